@@ -1,0 +1,236 @@
+# memkit - plain make, no generator. `make help` lists what there is.
+#
+# Everything lands in build/. Objects and libraries lie in a directory named by a checksum of the
+# compiler and the flags, so that CC=clang or SAN=address never meets objects of another build;
+# build/lib and build/bin point at the build made last.
+
+CC       ?= cc
+CFLAGS   ?= -O2 -g
+PREFIX   ?= $(or $(prefix),/usr/local)
+LIBDIR   ?= $(or $(libdir),$(PREFIX)/lib)
+INCLUDEDIR ?= $(or $(includedir),$(PREFIX)/include)
+PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+SAN      ?=
+V        ?= 0
+
+VERSION := $(shell sed -n 's/^.define MEMKIT_VERSION *"\(.*\)"/\1/p' include/memkit/version.h)
+SOMAJOR := $(firstword $(subst ., ,$(VERSION)))
+
+WARNINGS := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wundef -Wvla -Werror \
+            -Wstrict-prototypes -Wmissing-prototypes
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+BASE     := -std=gnu11 -pthread -Iinclude -Isrc $(WARNINGS) $(SANFLAGS)
+LIBFLAGS := -fPIC -fvisibility=hidden -fno-semantic-interposition
+# A compiler reads PIE code for programs by default on Debian; -fPIC objects serve both libraries.
+LDALL    := -pthread $(SANFLAGS) $(LDFLAGS)
+SOLD     := -shared -Wl,-Bsymbolic-functions $(if $(SAN),,-Wl,-z,defs) -Wl,-z,relro -Wl,-z,now
+
+CONF := $(shell printf '%s' '$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) $(LIBFLAGS) $(LDALL)' | cksum | cut -d' ' -f1)
+B    := build/$(CONF)
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-7s %s\n'
+endif
+
+# With `deps` among the goals nothing is compiled before it is done, and what it installs counts as there.
+DEPS_GOALS := $(filter deps deps-%,$(MAKECMDGOALS))
+HAVE_MHD := $(if $(DEPS_GOALS),y,$(shell echo '\#include <microhttpd.h>' | $(CC) -E - >/dev/null 2>&1 && echo y))
+
+CORE_SRC := $(sort $(wildcard src/core/*.c))
+HOOK_SRC := $(sort $(wildcard src/hook/*.c))
+CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
+HOOK_OBJ := $(HOOK_SRC:%.c=$(B)/%.o)
+
+CORE_A  := $(B)/libmemkit.a
+CORE_SO := $(B)/libmemkit.so.$(VERSION)
+PROF_A  := $(B)/libmemkit-prof.a
+PROF_SO := $(B)/libmemkit-prof.so.$(VERSION)
+LIBS    := $(CORE_A) $(CORE_SO) $(PROF_A) $(PROF_SO)
+
+SERVICE  := examples/service
+FRONT    := $(addprefix $(B)/$(SERVICE)/,main.o front.o config.o)
+LOAD     := $(patsubst %.c,$(B)/%.o,$(filter-out %/load_main.c,$(wildcard $(SERVICE)/load*.c)))
+COMPARE  := $(patsubst %.c,$(B)/%.o,$(wildcard $(SERVICE)/compare*.c))
+EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-compare)
+
+TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_*.c)))
+PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/prog_*.c)))
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+## all          both libraries, static and shared, and the example service
+.PHONY: all
+all: lib example
+
+## lib          the libraries alone: needs a compiler and nothing else
+.PHONY: lib
+lib: $(LIBS) links
+
+## example      the example service, before and after, and its load generator
+.PHONY: example
+ifeq ($(HAVE_MHD),y)
+example: $(EXAMPLES) links
+else
+example:
+	@echo '  the example needs libmicrohttpd and uthash: left out (make deps brings them)'
+endif
+
+# The build made last under names that do not change.
+.PHONY: links
+links: $(LIBS)
+	@mkdir -p build && ln -sfn $(CONF) build/lib && ln -sfn $(CONF) build/bin
+
+$(B)/%.o: %.c Makefile | $(DEPS_GOALS)
+	$(say) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(BASE) $(OBJFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/src/%.o: OBJFLAGS = $(LIBFLAGS)
+
+$(CORE_A): $(CORE_OBJ)
+$(PROF_A): $(HOOK_OBJ)
+%.a:
+	$(say) AR $@
+	$(Q)rm -f $@ && $(or $(AR),ar) rcs $@ $^
+
+# $(call shared,objects,map): links $@ and its two links.
+define shared
+	$(say) LD $@
+	$(Q)$(CC) $(LDALL) $(SOLD) -Wl,-soname,$(basename $(basename $(@F))) -Wl,--version-script=$(2) -o $@ $(1) -ldl
+	$(Q)ln -sf $(@F) $(basename $(basename $@))
+	$(Q)ln -sf $(@F) $(basename $(basename $(basename $@)))
+endef
+
+$(CORE_SO): $(CORE_OBJ) src/core/libmemkit.map
+	$(call shared,$(CORE_OBJ),src/core/libmemkit.map)
+$(PROF_SO): $(HOOK_OBJ) src/hook/libmemkit-prof.map
+	$(call shared,$(HOOK_OBJ),src/hook/libmemkit-prof.map)
+
+# ---- the example service -------------------------------------------------------------------------------
+
+LINK = $(Q)$(CC) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) $(LDLIBS)
+
+$(B)/service-before: $(B)/$(SERVICE)/before.o $(FRONT) $(CORE_A)
+$(B)/service-after: $(B)/$(SERVICE)/after.o $(FRONT) $(CORE_A)
+$(B)/service-before $(B)/service-after: LDLIBS = -lmicrohttpd
+$(B)/service-load: $(B)/$(SERVICE)/load_main.o $(LOAD) $(CORE_A)
+$(B)/service-compare: $(COMPARE) $(LOAD) $(CORE_A)
+$(B)/service-load $(B)/service-compare: LDLIBS = -lm
+$(EXAMPLES):
+	$(say) LD $@
+	$(LINK)
+
+# How the comparison is run; DURATION=5 makes a short one.
+DURATION  ?= 30
+RATE      ?= 10000
+IDS       ?= 1000000
+PRICE_PER_GIB ?= 3.00
+COMPARE_DIR ?= build/compare
+COMPARE_FLAGS = --duration $(DURATION) --rate $(RATE) --ids $(IDS) --price-per-gib $(PRICE_PER_GIB) \
+    $(if $(ID_BYTES),--id-bytes $(ID_BYTES)) $(if $(SEED),--seed $(SEED)) $(if $(SATURATION),--saturation-seconds $(SATURATION))
+
+## compare      the service before and after under the same load: one table, build/compare/report.md
+##              (DURATION=30 RATE=10000 IDS=1000000 ID_BYTES= SEED= PRICE_PER_GIB=3.00)
+.PHONY: compare
+compare: $(EXAMPLES) $(PROF_SO)
+	$(Q)$(B)/service-compare --before $(B)/service-before --after $(B)/service-after \
+	    --prof $(B)/libmemkit-prof.so.$(SOMAJOR) --out $(COMPARE_DIR) $(COMPARE_FLAGS)
+
+# ---- tests ---------------------------------------------------------------------------------------------
+
+$(TESTS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
+	$(say) LD $@
+	$(LINK)
+$(TESTS): LDLIBS = -lcmocka -lm -ldl
+# Tests of what allocates see every malloc of the objects under test, and make some fail.
+WRAPPED := $(addprefix $(B)/tests/,test_buf test_pool test_pool_threads test_arena test_metrics)
+$(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
+$(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
+$(B)/tests/test_hook: $(PROF_A)
+$(B)/tests/test_hook: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+$(B)/tests/test_load $(B)/tests/test_compare: $(LOAD)
+
+$(PROGS): $(B)/tests/%: $(B)/tests/%.o
+	$(say) LD $@
+	$(LINK)
+$(PROGS): LDLIBS = -ldl
+
+TEST_ENV = MEMKIT_BUILD=$(CURDIR)/$(B) MEMKIT_SAN=$(SAN) MEMKIT_ROOT=$(CURDIR) CC='$(CC)' MAKE='$(MAKE)'
+
+## test         every test, in at most 3 minutes; the last line is `N passed, N failed`
+##              (TEST=test_pool runs one; also CC=clang, SAN=address,undefined, SAN=thread)
+.PHONY: test
+test: lib $(EXAMPLES) $(TESTS) $(PROGS)
+	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TESTS))
+
+## instructions instructions of each hot path, counted by callgrind
+.PHONY: instructions
+instructions: $(B)/bench/instructions $(B)/bench/malloc_pairs $(PROF_SO)
+	$(Q)B=$(B) bench/instructions.sh
+$(B)/bench/instructions $(B)/bench/malloc_pairs: $(B)/bench/%: $(B)/bench/%.o $(CORE_A)
+	$(say) LD $@
+	$(LINK)
+
+## ci           what CI runs: clean test, both compilers, the sanitizers, valgrind, a short compare
+.PHONY: ci
+ci:
+	.ci/run
+
+# ---- installation ----------------------------------------------------------------------------------------
+
+HEADERS := $(sort $(wildcard include/memkit/*.h))
+DEST_LIB := $(DESTDIR)$(LIBDIR)
+DEST_INC := $(DESTDIR)$(INCLUDEDIR)/memkit
+DEST_PC  := $(DESTDIR)$(PKGCONFIGDIR)
+
+## install      libraries, headers, .pc files (PREFIX=/usr/local DESTDIR= LIBDIR= INCLUDEDIR=)
+.PHONY: install
+install: $(LIBS)
+	$(Q)install -d $(DEST_LIB) $(DEST_INC) $(DEST_PC)
+	$(Q)install -m 644 $(HEADERS) $(DEST_INC)
+	$(Q)install -m 644 $(CORE_A) $(PROF_A) $(DEST_LIB)
+	$(Q)install -m 755 $(CORE_SO) $(PROF_SO) $(DEST_LIB)
+	$(Q)for name in memkit memkit-prof; do \
+	    ln -sf lib$$name.so.$(VERSION) $(DEST_LIB)/lib$$name.so.$(SOMAJOR) && \
+	    ln -sf lib$$name.so.$(SOMAJOR) $(DEST_LIB)/lib$$name.so && \
+	    sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	        -e 's|@VERSION@|$(VERSION)|' src/$$name.pc.in > $(DEST_PC)/$$name.pc || exit 1; done
+
+## uninstall    takes away what install put there (same variables)
+.PHONY: uninstall
+uninstall:
+	$(Q)rm -f $(HEADERS:include/memkit/%=$(DEST_INC)/%) \
+	    $(foreach l,libmemkit libmemkit-prof,$(addprefix $(DEST_LIB)/$l,.a .so .so.$(SOMAJOR) .so.$(VERSION))) \
+	    $(DEST_PC)/memkit.pc $(DEST_PC)/memkit-prof.pc
+	$(Q)rmdir $(DEST_INC) 2>/dev/null || true
+
+# ---- dependencies, cleaning, help ------------------------------------------------------------------------
+
+## deps         installs what building and testing needs, through apt; asks nothing when all is there
+.PHONY: deps
+deps:
+	$(Q)scripts/deps.sh
+
+## deps-ci      and what CI needs beyond that: clang and valgrind
+.PHONY: deps-ci
+deps-ci:
+	$(Q)scripts/deps.sh ci
+
+## clean        removes build/
+.PHONY: clean
+clean:
+	$(Q)rm -rf build
+
+## help         this list
+.PHONY: help
+help:
+	@sed -n 's/^## \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+	@echo; echo 'Also: V=1 shows the commands, CC=clang another compiler, CFLAGS= LDFLAGS= CPPFLAGS= as usual.'
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,48 @@
+#!/bin/sh
+# scripts/deps.sh [group ...] - installs the Debian packages that a group needs and that are missing.
+#
+# Without a group: what building and testing takes. `ci` adds the second compiler and valgrind. Says
+# what it installs; does nothing, and needs no right, when all is there. Where there is no apt it
+# prints the list and fails, so that the reader can install the same by the names of his system.
+set -eu
+
+packages="gcc libc6-dev make pkgconf libcmocka-dev libmicrohttpd-dev uthash-dev"
+for group in "$@"; do
+    case $group in
+    ci) packages="$packages clang valgrind libclang-rt-14-dev" ;;
+    *) echo "deps.sh: no group '$group'" >&2; exit 2 ;;
+    esac
+done
+
+if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then
+    echo "No apt here. memkit's core needs a C compiler and make; the example and the tests need, by Debian's names:" >&2
+    for package in $packages; do echo "    $package"; done
+    # Whoever has them under other names should not be stopped from building.
+    if echo '#include <microhttpd.h>
+#include <uthash.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>' | ${CC:-cc} -E - >/dev/null 2>&1; then exit 0; fi
+    exit 1
+fi
+
+missing=
+for package in $packages; do
+    case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) in
+    installed*) ;;
+    *) missing="$missing $package" ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+
+sudo=
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null 2>&1 || { echo "deps.sh: not root, and no sudo; install:$missing" >&2; exit 1; }
+    sudo=sudo
+fi
+echo "Installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -qq
+# shellcheck disable=SC2086 # a list of words
+$sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
