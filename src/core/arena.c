@@ -1,0 +1,580 @@
+/* arena.c - bump allocator: chunks, big blocks, marks, defers.
+ *
+ *     struct arena                    chunk (malloc)                 chunk
+ *     +-----------+                   +--------+------------------+  +--------+------------- - -
+ *     | ptr, end  -- into current --> | header | taken | free     |  | header | taken
+ *     | chunk     ------------------> | prev ------------------------> prev --> first (in arena)
+ *     | bigs      ---> big block ---> older big block ---> NULL
+ *     | spares    ---> chunks kept for the next request
+ *     | defers    ---> nodes inside the arena's own memory, last registered first
+ *     +-----------+
+ *
+ * `first` is a chunk header inside the control block: the caller's memory behind the control block,
+ * or nothing. A request larger than a quarter of the next chunk gets a big block, so that it wastes
+ * no chunk's tail. Both lists are stacks: a mark is a depth in each, and a rewind pops down to it.
+ *
+ * Invariants: ptr and end are multiples of the alignment within the current chunk; held_bytes is
+ * the sum over chunks, spares and bigs; used_before is the sum of what was taken in all chunks but
+ * the current one. Locking: none, one owner at a time; `shown_*` alone are read by other threads.
+ */
+#include <memkit/arena.h>
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/arena.h"
+#include "core/internal.h"
+
+#define ALIGN MEMKIT_ARENA_ALIGN
+
+enum {
+    DEFAULT_FIRST = 4096,
+    DEFAULT_MAX = 1 << 20,
+    DEFAULT_KEEP = 64 << 10,
+    MIN_CHUNK = 256,
+    NAME_BYTES = 48
+};
+
+typedef struct chunk {
+    struct chunk *prev;
+    char *base; /* first byte to give out */
+    char *end;
+    char *ptr;    /* where giving out stopped when another chunk became the current one */
+    size_t bytes; /* the whole malloc block; 0 for `first` */
+} chunk;
+
+typedef struct big {
+    struct big *prev;
+    size_t bytes; /* the whole malloc block */
+    size_t used;
+} big;
+
+typedef struct defer {
+    struct defer *prev;
+    void (*fn)(void *);
+    void *arg;
+} defer;
+
+typedef struct {
+    memkit_arena pub; /* ptr, end: what the inline path sees */
+    chunk *chunk;
+    chunk *spares;
+    big *bigs;
+    defer *defers;
+    char *fence; /* ptr at the latest mark: what lies below is older than it, and never resized in
+                    place */
+    size_t used_before, big_used, big_count;
+    size_t next_bytes; /* size of the next chunk */
+    size_t first_bytes, max_chunk, keep_bytes, max_bytes;
+    size_t held_bytes, peak_held, spare_bytes, chunks;
+    uint64_t resets;
+    uint64_t serial;                 /* of the next mark */
+    uint64_t reset_serial;           /* marks before this one died at a reset */
+    uint64_t dead_after, dead_until; /* marks in (after, until] died at the latest rewind */
+    bool callers_memory;
+    bool named;
+    chunk first;
+    memkit__node node;
+    _Atomic uint64_t shown_live, shown_held;
+    char name[NAME_BYTES];
+} arena;
+
+static inline size_t round_up(size_t n)
+{
+    return (n + (ALIGN - 1)) & ~(size_t)(ALIGN - 1);
+}
+
+#define CHUNK_HEADER ((sizeof(chunk) + ALIGN - 1) & ~(size_t)(ALIGN - 1))
+#define BIG_HEADER   ((sizeof(big) + ALIGN - 1) & ~(size_t)(ALIGN - 1))
+
+static size_t used_bytes(const arena *a)
+{
+    return a->used_before + (size_t)(a->pub.ptr - a->chunk->base) + a->big_used;
+}
+
+static void show(arena *a)
+{
+    if (!a->named)
+        return;
+    atomic_store_explicit(&a->shown_live, used_bytes(a), memory_order_relaxed);
+    atomic_store_explicit(&a->shown_held, a->held_bytes, memory_order_relaxed);
+}
+
+void memkit__arena_row(const memkit__node *node, uint64_t *live_bytes, uint64_t *held_bytes)
+{
+    const arena *a = node->object;
+    uint64_t live = atomic_load_explicit(&a->shown_live, memory_order_relaxed);
+    uint64_t held = atomic_load_explicit(&a->shown_held, memory_order_relaxed);
+    *live_bytes = live;
+    *held_bytes = held;
+}
+
+/* ---- memory from malloc and back ---------------------------------------------------------------
+ */
+
+static void *take(arena *a, size_t bytes)
+{
+    if (a->max_bytes != 0 && (bytes > a->max_bytes || a->held_bytes > a->max_bytes - bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    void *block = malloc(bytes);
+    if (block == NULL)
+        return NULL;
+    a->held_bytes += bytes;
+    if (a->held_bytes > a->peak_held)
+        a->peak_held = a->held_bytes;
+    a->chunks++;
+    return block;
+}
+
+static void give_back(arena *a, void *block, size_t bytes)
+{
+    a->held_bytes -= bytes;
+    a->chunks--;
+    free(block);
+}
+
+static void enter_chunk(arena *a, chunk *c)
+{
+    a->chunk->ptr = a->pub.ptr;
+    a->used_before += (size_t)(a->pub.ptr - a->chunk->base);
+    c->prev = a->chunk;
+    a->chunk = c;
+    a->pub.ptr = c->base;
+    a->pub.end = c->end;
+}
+
+static chunk *spare_chunk(arena *a, size_t need)
+{
+    for (chunk **link = &a->spares; *link != NULL; link = &(*link)->prev) {
+        chunk *c = *link;
+        if ((size_t)(c->end - c->base) < need)
+            continue;
+        *link = c->prev;
+        a->spare_bytes -= c->bytes;
+        return c;
+    }
+    return NULL;
+}
+
+static chunk *fresh_chunk(arena *a, size_t need)
+{
+    size_t bytes = a->next_bytes;
+    if (bytes < need + CHUNK_HEADER)
+        bytes = need + CHUNK_HEADER;
+    chunk *c = take(a, bytes);
+    if (c == NULL && bytes > need + CHUNK_HEADER) {
+        bytes = need + CHUNK_HEADER; /* near the limit: what was asked, and no more */
+        c = take(a, bytes);
+    }
+    if (c == NULL)
+        return NULL;
+    c->bytes = bytes;
+    c->base = (char *)c + CHUNK_HEADER;
+    c->end = c->base + ((bytes - CHUNK_HEADER) & ~(size_t)(ALIGN - 1));
+    a->next_bytes = a->next_bytes <= a->max_chunk / 2 ? a->next_bytes * 2 : a->max_chunk;
+    return c;
+}
+
+static void *big_alloc(arena *a, size_t need)
+{
+    big *b = take(a, need + BIG_HEADER);
+    if (b == NULL)
+        return NULL;
+    b->bytes = need + BIG_HEADER;
+    b->used = need;
+    b->prev = a->bigs;
+    a->bigs = b;
+    a->big_used += need;
+    a->big_count++;
+    show(a);
+    return (char *)b + BIG_HEADER;
+}
+
+void *memkit_arena_alloc_slow(memkit_arena *pub, size_t n)
+{
+    if (pub == NULL) {
+        errno = EINVAL;
+        return NULL;
+    }
+    arena *a = (arena *)pub;
+    if (n > PTRDIFF_MAX - 2 * MIN_CHUNK) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    size_t need = round_up(n);
+    chunk *c = spare_chunk(a, need);
+    if (c == NULL) {
+        if (need > a->next_bytes / 4)
+            return big_alloc(a, need);
+        c = fresh_chunk(a, need);
+        if (c == NULL)
+            return NULL;
+    }
+    enter_chunk(a, c);
+    show(a);
+    a->pub.ptr += need;
+    return c->base;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------
+ */
+
+static bool options_ok(const memkit_arena_opts *opts)
+{
+    if (!MEMKIT__RESERVED_OK(opts))
+        return false;
+    size_t first = opts->first_chunk_bytes != 0 ? opts->first_chunk_bytes : DEFAULT_FIRST;
+    if (opts->max_chunk_bytes != 0)
+        return opts->first_chunk_bytes == 0 || first <= opts->max_chunk_bytes;
+    return first <= PTRDIFF_MAX / 2;
+}
+
+static void set_options(arena *a, const memkit_arena_opts *opts)
+{
+    a->first_bytes = opts->first_chunk_bytes != 0 ? opts->first_chunk_bytes : DEFAULT_FIRST;
+    a->max_chunk = opts->max_chunk_bytes != 0 ? opts->max_chunk_bytes : DEFAULT_MAX;
+    if (a->max_chunk < MIN_CHUNK)
+        a->max_chunk = MIN_CHUNK;
+    if (a->max_chunk < a->first_bytes && opts->max_chunk_bytes == 0)
+        a->max_chunk = a->first_bytes;
+    if (a->first_bytes > a->max_chunk)
+        a->first_bytes = a->max_chunk;
+    if (a->first_bytes < MIN_CHUNK)
+        a->first_bytes = MIN_CHUNK;
+    a->keep_bytes = opts->keep_bytes != 0 ? opts->keep_bytes : DEFAULT_KEEP;
+    a->max_bytes = opts->max_bytes;
+    a->next_bytes = a->first_bytes;
+    if (opts->name != NULL) {
+        snprintf(a->name, sizeof a->name, "%s", opts->name);
+        a->named = true;
+        a->node.object = a;
+        a->node.name = a->name;
+    }
+}
+
+/* The control block at `a`, `spare` bytes of the owner's memory behind it. */
+static memkit_arena *start(arena *a, char *behind, size_t spare, const memkit_arena_opts *opts)
+{
+    static const memkit_arena_opts defaults;
+    memset(a, 0, sizeof *a);
+    set_options(a, opts != NULL ? opts : &defaults);
+    a->first.base = behind;
+    a->first.end = behind + (spare & ~(size_t)(ALIGN - 1));
+    a->chunk = &a->first;
+    a->pub.ptr = a->first.base;
+    a->pub.end = a->first.end;
+    a->serial = 1;
+    if (a->named)
+        memkit__register(MEMKIT__ARENA, &a->node);
+    return &a->pub;
+}
+
+#define CONTROL ((sizeof(arena) + ALIGN - 1) & ~(size_t)(ALIGN - 1))
+
+memkit_arena *memkit_arena_new(const memkit_arena_opts *opts)
+{
+    if (opts != NULL && !options_ok(opts)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    arena *a = malloc(CONTROL);
+    if (a == NULL)
+        return NULL;
+    /* An empty `first` one past the block: never read, and not NULL, as 0 bytes need an address. */
+    return start(a, (char *)a + CONTROL, 0, opts);
+}
+
+memkit_arena *memkit_arena_init(void *mem, size_t size, const memkit_arena_opts *opts)
+{
+    _Static_assert(CONTROL + ALIGN <= 512, "the header promises 512 bytes");
+    size_t pad = mem != NULL ? (size_t)(-(uintptr_t)mem & (ALIGN - 1)) : 0;
+    if (mem == NULL || size > PTRDIFF_MAX || size < CONTROL + pad ||
+        (opts != NULL && !options_ok(opts))) {
+        errno = EINVAL;
+        return NULL;
+    }
+    char *at = (char *)mem + pad;
+    arena *a = (arena *)(void *)at;
+    memkit_arena *pub = start(a, at + CONTROL, size - pad - CONTROL, opts);
+    a->callers_memory = true;
+    return pub;
+}
+
+/* ---- giving back --------------------------------------------------------------------------------
+ */
+
+static void run_defers(arena *a, const defer *until)
+{
+    while (a->defers != until && a->defers != NULL) {
+        defer *d = a->defers;
+        a->defers = d->prev; /* first, so that a defer may register another */
+        d->fn(d->arg);
+    }
+}
+
+static void pop_bigs(arena *a, size_t count)
+{
+    while (a->big_count > count) {
+        big *b = a->bigs;
+        a->bigs = b->prev;
+        a->big_count--;
+        a->big_used -= b->used;
+        give_back(a, b, b->bytes);
+    }
+}
+
+/* The current chunk goes to the spares as far as keep_bytes allows, and the one before is current.
+ */
+static void pop_chunk(arena *a, size_t keep)
+{
+    chunk *c = a->chunk;
+    a->chunk = c->prev;
+    a->used_before -= (size_t)(a->chunk->ptr - a->chunk->base);
+    a->pub.ptr = a->chunk->ptr;
+    a->pub.end = a->chunk->end;
+    if (c->bytes <= keep && a->spare_bytes <= keep - c->bytes) {
+        c->prev = a->spares;
+        a->spares = c;
+        a->spare_bytes += c->bytes;
+        return;
+    }
+    give_back(a, c, c->bytes);
+}
+
+void memkit_arena_free(memkit_arena *pub)
+{
+    if (pub == NULL)
+        return;
+    arena *a = (arena *)pub;
+    run_defers(a, NULL);
+    if (a->named)
+        memkit__unregister(MEMKIT__ARENA, &a->node);
+    pop_bigs(a, 0);
+    while (a->chunk != &a->first)
+        pop_chunk(a, 0);
+    while (a->spares != NULL) {
+        chunk *c = a->spares;
+        a->spares = c->prev;
+        give_back(a, c, c->bytes);
+    }
+    a->pub.ptr = a->pub.end = NULL;
+    if (!a->callers_memory)
+        free(a);
+}
+
+void memkit_arena_reset(memkit_arena *pub)
+{
+    if (pub == NULL) {
+        errno = EINVAL;
+        return;
+    }
+    arena *a = (arena *)pub;
+    run_defers(a, NULL);
+    a->resets++;
+    a->reset_serial = a->serial;
+    a->fence = NULL;
+    size_t used = used_bytes(a);
+    if (a->bigs == NULL && a->chunk->prev == &a->first && a->first.base == a->first.end &&
+        a->chunk->bytes <= a->keep_bytes && a->spare_bytes <= a->keep_bytes - a->chunk->bytes) {
+        a->pub.ptr =
+            a->chunk->base; /* the usual case: one chunk, kept, and it stays the current one */
+    } else {
+        pop_bigs(a, 0);
+        while (a->chunk != &a->first)
+            pop_chunk(a, a->keep_bytes);
+        a->pub.ptr = a->first.base;
+    }
+    /* A request that left the next chunk half empty was smaller than the arena had learned. */
+    if (used < a->next_bytes / 4 && a->next_bytes / 2 >= a->first_bytes)
+        a->next_bytes /= 2;
+    show(a);
+}
+
+/* ---- marks and defers ---------------------------------------------------------------------------
+ */
+
+memkit_arena_mark memkit_arena_save(memkit_arena *pub)
+{
+    if (pub == NULL) {
+        errno = EINVAL;
+        return (memkit_arena_mark){0};
+    }
+    arena *a = (arena *)pub;
+    a->fence = a->pub.ptr;
+    return (memkit_arena_mark){.arena = pub,
+                               .chunk = a->chunk,
+                               .ptr = a->pub.ptr,
+                               .defers = a->defers,
+                               .bigs = a->big_count,
+                               .serial = a->serial++};
+}
+
+static bool mark_alive(const arena *a, const memkit_arena_mark *m)
+{
+    if (m->arena != &a->pub || m->serial == 0 || m->serial < a->reset_serial ||
+        m->serial >= a->serial || (m->serial > a->dead_after && m->serial <= a->dead_until) ||
+        m->bigs > a->big_count)
+        return false;
+    const chunk *c = a->chunk;
+    const char *taken_to = a->pub.ptr;
+    while (c != m->chunk) {
+        if (c == &a->first)
+            return false;
+        c = c->prev;
+        taken_to = c->ptr;
+    }
+    return m->ptr >= c->base && m->ptr <= taken_to;
+}
+
+void memkit_arena_rewind(memkit_arena *pub, memkit_arena_mark m)
+{
+    if (pub == NULL) {
+        errno = EINVAL;
+        return;
+    }
+    arena *a = (arena *)pub;
+    if (!mark_alive(a, &m)) {
+        memkit__fault("memkit_arena_rewind: the mark is not of arena %p, or was passed by a rewind "
+                      "or reset",
+                      (void *)pub);
+        return;
+    }
+    run_defers(a, m.defers);
+    pop_bigs(a, (size_t)m.bigs);
+    while (a->chunk != m.chunk)
+        pop_chunk(a, a->keep_bytes);
+    a->pub.ptr = a->fence = m.ptr;
+    a->dead_after = m.serial;
+    a->dead_until = a->serial - 1;
+    show(a);
+}
+
+int memkit_arena_defer(memkit_arena *pub, void (*fn)(void *), void *arg)
+{
+    if (pub == NULL || fn == NULL) {
+        errno = EINVAL;
+        return -1;
+    }
+    arena *a = (arena *)pub;
+    defer *d = memkit_arena_alloc(pub, sizeof *d);
+    if (d == NULL)
+        return -1;
+    *d = (defer){a->defers, fn, arg};
+    a->defers = d;
+    return 0;
+}
+
+/* ---- resizing, for arena_alloc.c's realloc ------------------------------------------------------
+ */
+
+/* p in place with n bytes, where p is the last thing the current chunk gave out. Not where a mark
+ * was saved since: a rewind to it would cut p's new end off, or find its own place gone. */
+static bool resize_last(arena *a, char *p, size_t old_n, size_t n)
+{
+    if (a->fence > a->chunk->base && a->fence <= a->chunk->end && p < a->fence)
+        return false;
+    size_t room = (size_t)(a->pub.end - a->chunk->base);
+    if (old_n > room || p < a->chunk->base || p > a->pub.ptr || p + round_up(old_n) != a->pub.ptr ||
+        n > (size_t)(a->pub.end - p))
+        return false;
+    a->pub.ptr = p + round_up(n);
+    return true;
+}
+
+/* The same for the last big block: malloc may extend it, and at worst moves it without leaving a
+ * hole behind. NULL with errno where it fails. */
+static void *resize_big(arena *a, size_t n)
+{
+    big *b = a->bigs;
+    size_t need = round_up(n), bytes = need + BIG_HEADER;
+    if (bytes > b->bytes && a->max_bytes != 0 && bytes - b->bytes > a->max_bytes - a->held_bytes) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    big *moved = realloc(b, bytes);
+    if (moved == NULL)
+        return NULL;
+    a->held_bytes = a->held_bytes - moved->bytes + bytes;
+    if (a->held_bytes > a->peak_held)
+        a->peak_held = a->held_bytes;
+    a->big_used = a->big_used - moved->used + need;
+    moved->bytes = bytes;
+    moved->used = need;
+    a->bigs = moved;
+    show(a);
+    return (char *)moved + BIG_HEADER;
+}
+
+void *memkit_arena_realloc(memkit_arena *pub, void *p, size_t old_n, size_t n)
+{
+    if (pub == NULL || (p == NULL && old_n > 0)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (p == NULL)
+        return memkit_arena_alloc(pub, n);
+    if (n > PTRDIFF_MAX - 2 * MIN_CHUNK) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    arena *a = (arena *)pub;
+    if (resize_last(a, p, old_n, n) || n <= old_n)
+        return p;
+    if (a->bigs != NULL && p == (char *)a->bigs + BIG_HEADER)
+        return resize_big(a, n);
+    void *copy = memkit_arena_alloc(pub, n);
+    if (copy != NULL)
+        memcpy(copy, p, old_n);
+    return copy;
+}
+
+void memkit_arena_stats(const memkit_arena *pub, memkit_arena_stats_t *out)
+{
+    if (pub == NULL || out == NULL) {
+        errno = EINVAL;
+        return;
+    }
+    const arena *a = (const arena *)pub;
+    *out = (memkit_arena_stats_t){.used_bytes = used_bytes(a),
+                                  .held_bytes = a->held_bytes,
+                                  .peak_held_bytes = a->peak_held,
+                                  .chunks = a->chunks,
+                                  .resets = a->resets};
+}
+
+const char *memkit__arena_check(const memkit_arena *pub)
+{
+    const arena *a = (const arena *)pub;
+    size_t held = 0, blocks = 0, before = 0, bigs = 0, big_used = 0, spare = 0;
+    if (a->pub.ptr < a->chunk->base || a->pub.ptr > a->pub.end || a->pub.end != a->chunk->end)
+        return "ptr or end outside the current chunk";
+    if (((uintptr_t)a->pub.ptr | (uintptr_t)a->pub.end) & (ALIGN - 1))
+        return "ptr or end not aligned";
+    for (const chunk *c = a->chunk; c != &a->first; c = c->prev) {
+        held += c->bytes;
+        blocks++;
+        before += (size_t)(c->prev->ptr - c->prev->base);
+    }
+    for (const chunk *c = a->spares; c != NULL; c = c->prev) {
+        spare += c->bytes;
+        blocks++;
+    }
+    for (const big *b = a->bigs; b != NULL; b = b->prev) {
+        held += b->bytes;
+        big_used += b->used;
+        bigs++;
+    }
+    if (held + spare != a->held_bytes || spare != a->spare_bytes || blocks + bigs != a->chunks)
+        return "held bytes are not the sum over chunks";
+    if (before != a->used_before || big_used != a->big_used || bigs != a->big_count)
+        return "used bytes are not the sum over chunks";
+    if (spare > a->keep_bytes)
+        return "more kept than keep_bytes";
+    return NULL;
+}

@@ -1,0 +1,60 @@
+/* attach.h - the one point where libmemkit and libmemkit-prof meet.
+ *
+ * At its start each copy of libmemkit in the process looks up `memkit_prof_attach` with
+ * dlsym(RTLD_DEFAULT) and hands it a memkit__core_table; it gets a memkit__prof_table back. Nothing
+ * links either library to the other. Both tables are versioned: a reader uses a member only when
+ * `size` covers it, and refuses another `abi`. Both live as long as their library is loaded.
+ */
+#ifndef MEMKIT_CORE_ATTACH_H
+#define MEMKIT_CORE_ATTACH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <memkit/common.h>
+
+#define MEMKIT__ATTACH_ABI 1u
+
+/* One pool, cache or named arena, as of now. Bytes: in use by the program / waiting unused. */
+typedef struct {
+    const char *kind; /* "pool", "lru", "arena" */
+    const char *name;
+    uint64_t live_bytes;
+    uint64_t held_bytes;
+} memkit__object_row;
+
+typedef struct {
+    uint32_t abi;
+    uint32_t size;               /* of this table, bytes */
+    const char *library_version; /* MEMKIT_VERSION of that copy */
+    /* Calls fn for each object of that copy, under its registry's lock: fn may not call memkit. */
+    void (*each_object)(void (*fn)(void *arg, const memkit__object_row *row), void *arg);
+} memkit__core_table;
+
+/* Sums over threads, or one thread's own. */
+typedef struct {
+    uint64_t mallocs;
+    uint64_t frees;
+    uint64_t alloc_bytes; /* usable bytes allocated, never falls */
+    uint64_t freed_bytes; /* usable bytes freed, never falls */
+    uint64_t peak_bytes;  /* most of alloc_bytes - freed_bytes; 0 for one thread */
+} memkit__counts;
+
+typedef struct {
+    uint32_t abi;
+    uint32_t size;
+    /* 1 when calls of malloc reach the hook, 0 when another malloc got in front of it. */
+    int (*hooked)(void);
+    void (*thread_counts)(memkit__counts *out);
+    void (*process_counts)(memkit__counts *out);
+    /* The core is being unloaded: its table must not be used after this. */
+    void (*detach)(const memkit__core_table *core);
+} memkit__prof_table;
+
+/* Exported by libmemkit-prof. NULL where the abi differs or there is no place for one more core. */
+MEMKIT_API const memkit__prof_table *memkit_prof_attach(const memkit__core_table *core);
+
+/* The core's side: the table of the attached libmemkit-prof, NULL when there is none. */
+const memkit__prof_table *memkit__prof(void);
+
+#endif

@@ -1,0 +1,54 @@
+/* registry.c - see registry.h. One doubly linked list a kind, one mutex for all; no allocation. */
+#include "core/registry.h"
+
+#include <pthread.h>
+#include <stddef.h>
+
+struct memkit__registry {
+    pthread_mutex_t lock;
+    struct {
+        memkit__node *first, *last;
+        unsigned count;
+    } lists[MEMKIT__KINDS];
+};
+
+static struct memkit__registry registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+void memkit__register(memkit__kind kind, memkit__node *node)
+{
+    node->home = &registry;
+    pthread_mutex_lock(&registry.lock);
+    node->id = registry.lists[kind].count++;
+    node->next = NULL;
+    node->prev = registry.lists[kind].last;
+    if (node->prev != NULL)
+        node->prev->next = node;
+    else
+        registry.lists[kind].first = node;
+    registry.lists[kind].last = node;
+    pthread_mutex_unlock(&registry.lock);
+}
+
+void memkit__unregister(memkit__kind kind, memkit__node *node)
+{
+    struct memkit__registry *home = node->home;
+    pthread_mutex_lock(&home->lock);
+    if (node->prev != NULL)
+        node->prev->next = node->next;
+    else
+        home->lists[kind].first = node->next;
+    if (node->next != NULL)
+        node->next->prev = node->prev;
+    else
+        home->lists[kind].last = node->prev;
+    node->prev = node->next = NULL;
+    pthread_mutex_unlock(&home->lock);
+}
+
+void memkit__each(memkit__kind kind, void (*fn)(void *arg, const memkit__node *node), void *arg)
+{
+    pthread_mutex_lock(&registry.lock);
+    for (const memkit__node *node = registry.lists[kind].first; node != NULL; node = node->next)
+        fn(arg, node);
+    pthread_mutex_unlock(&registry.lock);
+}

@@ -1,0 +1,26 @@
+/* registry.h - the list of living pools, caches and named arenas, for metrics and the attach table.
+ *
+ * An object embeds a memkit__node and registers it when it is complete, unregisters it before it
+ * dies. The registry's lock is taken before an object's own lock, never after: an object must not
+ * register, nor unregister, with its own lock held.
+ */
+#ifndef MEMKIT_CORE_REGISTRY_H
+#define MEMKIT_CORE_REGISTRY_H
+
+typedef enum { MEMKIT__POOL, MEMKIT__LRU, MEMKIT__ARENA, MEMKIT__KINDS } memkit__kind;
+
+typedef struct memkit__node {
+    struct memkit__node *prev, *next;
+    struct memkit__registry *home; /* of the copy of the core that registered it */
+    void *object;                  /* memkit_pool *, memkit_lru *, memkit_arena * */
+    const char *name;              /* the object's own copy */
+    unsigned id;                   /* set at registration; tells objects of one name apart */
+} memkit__node;
+
+void memkit__register(memkit__kind kind, memkit__node *node);
+void memkit__unregister(memkit__kind kind, memkit__node *node);
+
+/* Calls fn for each object of a kind, oldest first, with the registry locked. */
+void memkit__each(memkit__kind kind, void (*fn)(void *arg, const memkit__node *node), void *arg);
+
+#endif

@@ -1,0 +1,17 @@
+/* support.c - see support.h. */
+#include "support.h"
+
+int faults;
+char last_fault[256];
+
+static void catch_fault(const char *message)
+{
+    faults++;
+    snprintf(last_fault, sizeof last_fault, "%s", message);
+}
+
+void catch_faults(void)
+{
+    faults = 0;
+    memkit_set_fault_handler(catch_fault);
+}
