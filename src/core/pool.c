@@ -1,0 +1,678 @@
+/* pool.c - pool of byte buffers: life, get and put.
+ *
+ *      thread A                thread B                 a buffer:  header (pool's slab) -> data
+ * block
+ *     +-----------------+     +-----------------+                                         (malloc)
+ *     | cache           |     | cache           |
+ *     | bin 0    64 B   |     | bin 0           |    get: bin, else depot (a batch), else malloc
+ *     | bin 1    80 B   |     |  ...            |    put: bin, and where the quota is full the
+ * bin's |  ...            |     | quota           |         older half to the depot | quota |
+ * +-----------------+
+ *     +-----------------+              |
+ *              |        lock           |             reserved = depot bytes + quotas of all caches
+ *     +----------------------------------------+              <= max_held_bytes, always
+ *     | depot   bin 0, 1, ... by age           |     held     <= reserved
+ *     | free headers, uses, retired counts     |
+ *     +----------------------------------------+
+ *
+ * A bin holds buffers whose blocks have exactly the class's size, so a block is found without a
+ * search; growth of a pooled buffer stays within the classes. Blocks larger than max_buf_bytes are
+ * never held.
+ *
+ * Who may touch what: a cache, its owner on the fast path (busy set, no lock) or whoever holds the
+ * pool's lock and has claimed it; all else of a pool, under its lock. See pool_cache.c.
+ *
+ * Invariants (memkit__pool_check): a bin's count and bytes are its list's; held <= quota; reserved
+ * as above; every header is out, in one bin, in one depot bin or free.
+ */
+#include <memkit/pool.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/buf.h"
+#include "core/pool.h"
+
+enum {
+    DEFAULT_HELD = 64 << 20,
+    DEFAULT_BUF = 1 << 20,
+    DEFAULT_THREAD = 1 << 20,
+    DEFAULT_IDLE_MS = 1000,
+    FIRST_CALIBRATED = 1024, /* block bytes, before anything is known */
+    QUOTA_STEP = 64 << 10,   /* reserved at a time */
+    LOOK_EVERY = 16,         /* fast paths between two looks at the clock */
+    LOOK_ALWAYS = 64 << 10,  /* bytes in a cache from which each call looks */
+    REFILL_BYTES = 32 << 10, /* most that a batch from the depot brings */
+    REFILL = 16,
+    CALIBRATE_EVERY = 256 /* puts of a thread until the pool hears of them */
+};
+
+static const struct memkit__buf_ops pooled_ops;
+static const struct memkit__pool_ops own_ops;
+
+/* ---- fast path
+ * -------------------------------------------------------------------------------------- */
+
+static inline memkit__cache *my_cache(memkit_pool *p)
+{
+    if (MEMKIT_LIKELY(memkit__last_cache.pool_id == p->id))
+        return memkit__last_cache.cache;
+    return memkit__cache_find(p);
+}
+
+/* False where another thread wants the cache: then the way is through the lock. */
+static inline bool enter(memkit__cache *c)
+{
+    atomic_store_explicit(&c->busy, 1, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst); /* the fence proper is the claimer's membarrier */
+    if (MEMKIT_LIKELY(atomic_load_explicit(&c->claimed, memory_order_acquire) == 0))
+        return true;
+    atomic_store_explicit(&c->busy, 0, memory_order_release);
+    return false;
+}
+
+static inline void leave(memkit__cache *c)
+{
+    atomic_store_explicit(&c->busy, 0, memory_order_release);
+}
+
+/* Out of the pool's hands, empty, and all its room usable. */
+static inline memkit_buf *hand_out(memkit_buf *b)
+{
+    b->cap = b->held_cap;
+    b->state = memkit__buf_state(b, MEMKIT__BUF_LIVE);
+    b->data[0] = '\0';
+    return b;
+}
+
+/* Into the pool's hands. len and cap 0: see buf.c on a buffer that is used after its put. */
+static inline void take_in(memkit_buf *b)
+{
+    b->state = memkit__buf_state(b, MEMKIT__BUF_HELD);
+    b->held_cap = b->cap;
+    b->len = b->cap = b->peak_len = b->max_len = 0;
+}
+
+/* Caches of threads that make no call any more: nobody else would give their memory back. */
+static void sweep_the_still(memkit_pool *p, memkit__cache *own, uint64_t now)
+{
+    bool any = false;
+    for (memkit__cache *c = p->caches; c != NULL && !any; c = c->next_in_pool)
+        any = c != own && memkit__read(&c->held) > 0 &&
+              now - memkit__read(&c->last_look) >= p->idle_ms;
+    if (!any)
+        return;
+    memkit__caches_claim(p, own);
+    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
+        if (c != own && memkit__cache_owned(c, own))
+            memkit__sweep(p, c, now);
+    memkit__caches_unclaim(p, own);
+}
+
+static void look(memkit_pool *p, memkit__cache *c)
+{
+    uint64_t now = memkit__now_ms();
+    bool sweep = now - memkit__read(&c->last_look) >= p->idle_ms ||
+                 now - memkit__read(&c->last_sweep) >= p->idle_ms;
+    c->countdown = LOOK_EVERY;
+    if (!sweep && c->uses_total < CALIBRATE_EVERY &&
+        now < atomic_load_explicit(&p->depot_due, memory_order_relaxed)) {
+        atomic_store_explicit(&c->last_look, now, memory_order_relaxed);
+        return;
+    }
+    pthread_mutex_lock(&p->lock);
+    memkit__calibrate(p, c);
+    memkit__sweep(p, c, now);
+    if (sweep)
+        sweep_the_still(p, c, now);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static inline bool time_to_look(memkit_pool *p, memkit__cache *c)
+{
+    return --c->countdown == 0 || memkit__read(&c->held) > LOOK_ALWAYS ||
+           atomic_load_explicit(&p->depot_filled, memory_order_relaxed);
+}
+
+/* ---- get
+ * -------------------------------------------------------------------------------------------- */
+
+/* A bin above the wanted one: a buffer somewhat too large is better than a new one. The calibrated
+ * size may be exceeded eightfold, since its buffers are those that grew; a size asked for, twofold.
+ */
+static memkit_buf *take_larger(memkit_pool *p, memkit__cache *c, unsigned class_index,
+                               unsigned span)
+{
+    for (unsigned i = class_index + 1; i <= class_index + span && i < MEMKIT__CLASSES; i++) {
+        memkit_buf *b = c != NULL ? memkit__bin_pop(c, i) : NULL;
+        if (b != NULL)
+            return b;
+        b = memkit__depot_pop(p, i);
+        if (b != NULL) {
+            memkit__unreserve(p, b->held_cap + 1);
+            return b;
+        }
+    }
+    return NULL;
+}
+
+/* One buffer to use, and a batch to the cache, so that the lock is taken once for many. */
+static memkit_buf *take_from_depot(memkit_pool *p, memkit__cache *c, unsigned class_index)
+{
+    memkit_buf *b = memkit__depot_pop(p, class_index);
+    if (b == NULL)
+        return NULL;
+    size_t bytes = memkit__class_bytes(class_index);
+    memkit__unreserve(p, bytes);
+    for (unsigned i = 0; c != NULL && i < REFILL && (i + 1) * bytes <= REFILL_BYTES; i++) {
+        if (c->quota + bytes > p->max_thread)
+            break;
+        memkit_buf *more = memkit__depot_pop(p, class_index);
+        if (more == NULL)
+            break;
+        c->quota += bytes;
+        memkit__bin_push(c, class_index, more);
+    }
+    return b;
+}
+
+static memkit_buf *make_buffer(memkit_pool *p, size_t block)
+{
+    char *data = malloc(block);
+    if (data == NULL)
+        return NULL;
+    pthread_mutex_lock(&p->lock);
+    memkit_buf *b = memkit__header_new(p);
+    pthread_mutex_unlock(&p->lock);
+    if (b == NULL) {
+        free(data);
+        return NULL;
+    }
+    b->ops = &pooled_ops;
+    b->data = data;
+    b->held_cap = block - 1;
+    b->len = b->peak_len = b->max_len = 0;
+    b->class_index =
+        block <= MEMKIT__MAX_CLASS_BYTES ? memkit__class_of(block) : (uint32_t)MEMKIT__NO_CLASS;
+    return b;
+}
+
+static void count_get(memkit__pool_counts *counts, memkit_buf *b, bool hit)
+{
+    memkit__bump(&counts->gets, 1);
+    memkit__bump(&counts->hits, hit);
+    memkit__bump(&counts->live_bytes, b->held_cap + 1);
+}
+
+static __attribute__((noinline)) memkit_buf *get_slow(memkit_pool *p, memkit__cache *c,
+                                                      size_t block, bool calibrated)
+{
+    memkit_buf *b = NULL;
+    pthread_mutex_lock(&p->lock);
+    if (block <= MEMKIT__MAX_CLASS_BYTES) {
+        unsigned class_index = memkit__class_of(block);
+        block = memkit__class_bytes(class_index);
+        b = c != NULL ? memkit__bin_pop(c, class_index) : NULL;
+        if (b == NULL)
+            b = take_from_depot(p, c, class_index);
+        if (b == NULL)
+            b = take_larger(p, c, class_index, calibrated ? 12 : 4);
+    }
+    if (b != NULL)
+        count_get(c != NULL ? &c->counts : &p->retired, b, true);
+    pthread_mutex_unlock(&p->lock);
+    if (b == NULL) {
+        b = make_buffer(p, block);
+        if (b == NULL)
+            return NULL;
+        pthread_mutex_lock(&p->lock);
+        count_get(c != NULL ? &c->counts : &p->retired, b, false);
+        pthread_mutex_unlock(&p->lock);
+    }
+    if (c != NULL)
+        look(p, c);
+    return hand_out(b);
+}
+
+static memkit_buf *get(memkit_pool *p, size_t hint)
+{
+    size_t block = hint + 1;
+    if (hint == 0)
+        block =
+            memkit__class_bytes(atomic_load_explicit(&p->calibrated_class, memory_order_relaxed));
+    memkit__cache *c = my_cache(p);
+    if (MEMKIT_UNLIKELY(c == NULL || block > MEMKIT__MAX_CLASS_BYTES))
+        return get_slow(p, c, block, false);
+    unsigned class_index = memkit__class_of(block);
+    if (MEMKIT_UNLIKELY(!enter(c)))
+        return get_slow(p, c, block, hint == 0);
+    memkit_buf *b = c->bins[class_index].first;
+    if (MEMKIT_UNLIKELY(b == NULL)) {
+        leave(c);
+        return get_slow(p, c, block, hint == 0);
+    }
+    memkit__bin_pop(c, class_index);
+    count_get(&c->counts, b, true);
+    leave(c);
+    if (MEMKIT_UNLIKELY(time_to_look(p, c)))
+        look(p, c);
+    return hand_out(b);
+}
+
+memkit_buf *memkit_pool_get(memkit_pool *p, size_t hint)
+{
+    if (MEMKIT_UNLIKELY(p == NULL)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (MEMKIT_UNLIKELY(hint >= PTRDIFF_MAX)) {
+        errno = EOVERFLOW;
+        return NULL;
+    }
+    return MEMKIT_LIKELY(p->ops == &own_ops) ? get(p, hint) : p->ops->get(p, hint);
+}
+
+/* ---- put
+ * -------------------------------------------------------------------------------------------- */
+
+static void count_put(memkit__pool_counts *counts, const memkit_buf *b)
+{
+    memkit__bump(&counts->puts, 1);
+    memkit__bump(&counts->live_bytes, -(uint64_t)(b->held_cap + 1));
+}
+
+/* Room in the cache for `bytes` more, at most max_thread; other buffers go to the depot for it,
+ * half a bin at a time, this class's first. False where the pool's bound leaves none. */
+static bool make_quota(memkit_pool *p, memkit__cache *c, unsigned class_index, size_t bytes)
+{
+    unsigned from = class_index;
+    for (unsigned next = MEMKIT__CLASSES; memkit__read(&c->held) + bytes > p->max_thread;) {
+        memkit__cache_spill(p, c, from, (c->bins[from].count + 1) / 2);
+        if (c->bins[from].count == 0)
+            from = --next;
+    }
+    size_t wanted = memkit__read(&c->held) + bytes;
+    if (wanted <= c->quota)
+        return true;
+    size_t need = wanted - c->quota, most = p->max_thread - c->quota;
+    size_t want = most > QUOTA_STEP ? QUOTA_STEP : most;
+    size_t got = memkit__reserve(p, need, want < need ? need : want);
+    c->quota += got;
+    return got != 0;
+}
+
+static void put_locked(memkit_pool *p, memkit__cache *c, memkit_buf *b)
+{
+    size_t block = b->held_cap + 1;
+    if (b->class_index > p->max_class) {
+        /* too large to wait */
+    } else if (c != NULL && block <= p->max_thread) {
+        if (make_quota(p, c, b->class_index, block)) {
+            memkit__bin_push(c, b->class_index, b);
+            return;
+        }
+    } else if (memkit__reserve(p, block, block) != 0) {
+        memkit__depot_push(p, b, memkit__now_ms());
+        return;
+    }
+    p->trimmed += block;
+    memkit__buffer_drop(p, b);
+}
+
+static __attribute__((noinline)) void put_slow(memkit_pool *p, memkit__cache *c, memkit_buf *b)
+{
+    pthread_mutex_lock(&p->lock);
+    count_put(c != NULL ? &c->counts : &p->retired, b);
+    put_locked(p, c, b);
+    pthread_mutex_unlock(&p->lock);
+    if (c != NULL)
+        look(p, c);
+}
+
+static bool may_be_put(memkit_pool *p, memkit_buf *b)
+{
+    if (!memkit__buf_live(b, "memkit_pool_put"))
+        return false;
+    if (b->pool == p)
+        return true;
+    memkit__fault("memkit_pool_put: buffer %p is not of pool \"%s\"", (void *)b, p->name);
+    return false;
+}
+
+static void put(memkit_pool *p, memkit_buf *b)
+{
+    if (MEMKIT_UNLIKELY(b->state != memkit__buf_state(b, MEMKIT__BUF_LIVE) || b->pool != p))
+        if (!may_be_put(p, b))
+            return;
+    size_t used = b->len > b->peak_len ? b->len : b->peak_len;
+    unsigned needed =
+        used < MEMKIT__MAX_CLASS_BYTES ? memkit__class_of(used + 1) : (unsigned)MEMKIT__CLASSES - 1;
+    take_in(b);
+    memkit__cache *c = my_cache(p);
+    if (MEMKIT_LIKELY(c != NULL)) {
+        c->uses[needed]++;
+        c->uses_total++;
+    }
+    if (MEMKIT_UNLIKELY(c == NULL || b->class_index > p->max_class || !enter(c))) {
+        put_slow(p, c, b);
+        return;
+    }
+    if (MEMKIT_UNLIKELY(memkit__read(&c->held) + b->held_cap + 1 > c->quota)) {
+        leave(c);
+        put_slow(p, c, b);
+        return;
+    }
+    memkit__bin_push(c, b->class_index, b);
+    count_put(&c->counts, b);
+    leave(c);
+    if (MEMKIT_UNLIKELY(time_to_look(p, c)))
+        look(p, c);
+}
+
+void memkit_pool_put(memkit_pool *p, memkit_buf *b)
+{
+    if (MEMKIT_UNLIKELY(b == NULL))
+        return;
+    if (MEMKIT_UNLIKELY(p == NULL)) {
+        errno = EINVAL;
+        return;
+    }
+    if (MEMKIT_LIKELY(p->ops == &own_ops))
+        put(p, b);
+    else
+        p->ops->put(p, b);
+}
+
+/* ---- a pooled buffer's own operations
+ * --------------------------------------------------------------- */
+
+static int pooled_grow(memkit_buf *b, size_t cap_wanted)
+{
+    size_t block;
+    if (!memkit__add(cap_wanted, 1, &block)) {
+        errno = EOVERFLOW;
+        return -1;
+    }
+    uint32_t class_index = MEMKIT__NO_CLASS;
+    if (block <= MEMKIT__MAX_CLASS_BYTES) {
+        class_index = memkit__class_of(block);
+        block = memkit__class_bytes(class_index);
+    }
+    char *data = realloc(b->data, block);
+    if (data == NULL)
+        return -1;
+    memkit_pool *p = b->pool;
+    pthread_mutex_lock(&p->lock);
+    memkit__bump(&p->retired.live_bytes, block - (b->cap + 1));
+    pthread_mutex_unlock(&p->lock);
+    b->data = data;
+    b->cap = block - 1;
+    b->class_index = class_index;
+    return 0;
+}
+
+static void pooled_release(memkit_buf *b)
+{
+    put(b->pool, b);
+}
+
+static const struct memkit__buf_ops pooled_ops = {pooled_grow, pooled_release};
+
+/* ---- trim, stats
+ * ------------------------------------------------------------------------------------ */
+
+/* The calling thread's cache where it has one already. */
+static memkit__cache *existing_cache(const memkit_pool *p)
+{
+    return memkit__last_cache.pool_id == p->id ? memkit__last_cache.cache : NULL;
+}
+
+static size_t trim(memkit_pool *p, size_t keep_bytes)
+{
+    memkit__cache *own = existing_cache(p);
+    pthread_mutex_lock(&p->lock);
+    uint64_t trimmed = p->trimmed;
+    memkit__caches_claim(p, own);
+    uint64_t now = memkit__now_ms();
+    memkit__sweep(p, own, now);
+    memkit__shrink(p, own, keep_bytes);
+    memkit__caches_unclaim(p, own);
+    trimmed = p->trimmed - trimmed;
+    pthread_mutex_unlock(&p->lock);
+    return (size_t)trimmed;
+}
+
+size_t memkit_pool_trim(memkit_pool *p, size_t keep_bytes)
+{
+    if (p == NULL) {
+        errno = EINVAL;
+        return 0;
+    }
+    return p->ops->trim(p, keep_bytes);
+}
+
+static void add_counts(memkit__pool_counts *sum, const memkit__pool_counts *c)
+{
+    memkit__bump(&sum->gets, memkit__read(&c->gets));
+    memkit__bump(&sum->hits, memkit__read(&c->hits));
+    memkit__bump(&sum->puts, memkit__read(&c->puts));
+    memkit__bump(&sum->live_bytes, memkit__read(&c->live_bytes));
+}
+
+static uint64_t not_below_zero(uint64_t difference)
+{
+    return (int64_t)difference < 0 ? 0 : difference;
+}
+
+static void stats(memkit_pool *p, memkit_pool_stats_t *out)
+{
+    memkit__pool_counts sum = {0};
+    uint64_t held_buffers = 0;
+    *out = (memkit_pool_stats_t){0};
+    pthread_mutex_lock(&p->lock);
+    add_counts(&sum, &p->retired);
+    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool) {
+        add_counts(&sum, &c->counts);
+        held_buffers += memkit__read(&c->held_buffers);
+    }
+    out->held_buffers = held_buffers + p->depot_buffers;
+    out->held_bytes = memkit__held_bytes(p);
+    out->peak_held_bytes = p->peak_reserved;
+    out->trimmed_bytes = p->trimmed;
+    out->calibrated_size = memkit__class_bytes(p->calibrated_class) - 1;
+    pthread_mutex_unlock(&p->lock);
+    out->gets = sum.gets;
+    out->hits = sum.hits;
+    out->misses = not_below_zero(sum.gets - sum.hits);
+    out->puts = sum.puts;
+    out->live_buffers = not_below_zero(sum.gets - sum.puts);
+    out->live_bytes = not_below_zero(sum.live_bytes);
+}
+
+void memkit_pool_stats(memkit_pool *p, memkit_pool_stats_t *out)
+{
+    if (p == NULL || out == NULL) {
+        errno = EINVAL;
+        return;
+    }
+    p->ops->stats(p, out);
+}
+
+/* ---- life
+ * ------------------------------------------------------------------------------------------- */
+
+static memkit_pool *default_pool;
+static pthread_once_t default_once = PTHREAD_ONCE_INIT;
+
+/* opts.background: gives back what is idle also when nobody calls. */
+static void *sweeper_main(void *arg)
+{
+    memkit_pool *p = arg;
+    pthread_mutex_lock(&p->lock);
+    while (!p->stopping) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        uint64_t ns = (uint64_t)until.tv_nsec + (p->idle_ms % 1000) * 1000000u;
+        until.tv_sec += (time_t)(p->idle_ms / 1000 + ns / 1000000000u);
+        until.tv_nsec = (long)(ns % 1000000000u);
+        pthread_cond_timedwait(&p->sweeper_wakes, &p->lock, &until);
+        memkit__caches_claim(p, NULL);
+        uint64_t now = memkit__now_ms();
+        memkit__sweep(p, NULL, now);
+        for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
+            if (memkit__cache_owned(c, NULL))
+                memkit__sweep(p, c, now);
+        memkit__caches_unclaim(p, NULL);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+static int start_sweeper(memkit_pool *p)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->sweeper_wakes, &attr);
+    pthread_condattr_destroy(&attr);
+    int error = pthread_create(&p->sweeper, NULL, sweeper_main, p);
+    p->has_sweeper = error == 0;
+    return error;
+}
+
+static bool options_ok(const memkit_pool_opts *opts)
+{
+    return MEMKIT__RESERVED_OK(opts) && opts->background <= 1 &&
+           opts->max_buf_bytes <= MEMKIT__MAX_CLASS_BYTES && opts->max_held_bytes <= PTRDIFF_MAX &&
+           opts->max_thread_bytes <= PTRDIFF_MAX;
+}
+
+/* The class whose blocks a bound still allows. */
+static unsigned largest_class_within(size_t bytes)
+{
+    if (bytes < 64)
+        return 0;
+    unsigned class_index = memkit__class_of(bytes);
+    return memkit__class_bytes(class_index) > bytes ? class_index - 1 : class_index;
+}
+
+static void set_options(memkit_pool *p, const memkit_pool_opts *opts)
+{
+    size_t max_buf = opts->max_buf_bytes != 0 ? opts->max_buf_bytes : DEFAULT_BUF;
+    p->max_held = opts->max_held_bytes != 0 ? opts->max_held_bytes : DEFAULT_HELD;
+    p->max_thread = opts->max_thread_bytes != 0 ? opts->max_thread_bytes : DEFAULT_THREAD;
+    p->max_class = largest_class_within(max_buf);
+    p->idle_ms = opts->idle_ms != 0 ? opts->idle_ms : DEFAULT_IDLE_MS;
+    unsigned calibrated = memkit__class_of(FIRST_CALIBRATED);
+    p->calibrated_class = calibrated < p->max_class ? calibrated : p->max_class;
+}
+
+/* Starts at a place that another copy of the core does not start at. */
+static uint64_t next_id(void)
+{
+    static _Atomic uint64_t count;
+    return ((uint64_t)(uintptr_t)&count << 20) + atomic_fetch_add(&count, 1) + 1;
+}
+
+static void destroy(memkit_pool *p)
+{
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
+{
+    static const memkit_pool_opts defaults;
+    if (opts == NULL)
+        opts = &defaults;
+    if (!options_ok(opts)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    const char *name = opts->name != NULL ? opts->name : "pool";
+    size_t bytes = (sizeof(memkit_pool) + strlen(name) + 1 + 63) & ~(size_t)63;
+    memkit_pool *p = aligned_alloc(64, bytes);
+    if (p == NULL)
+        return NULL;
+    memset(p, 0, bytes);
+    memcpy(p->name, name, strlen(name) + 1);
+    p->ops = &own_ops;
+    p->id = next_id();
+    p->depot_due = UINT64_MAX;
+    set_options(p, opts);
+    pthread_mutex_init(&p->lock, NULL);
+    int error = opts->background ? start_sweeper(p) : 0;
+    if (error != 0) {
+        destroy(p);
+        errno = error;
+        return NULL;
+    }
+    p->node.object = p;
+    p->node.name = p->name;
+    memkit__register(MEMKIT__POOL, &p->node);
+    return p;
+}
+
+static void stop_sweeper(memkit_pool *p)
+{
+    if (!p->has_sweeper)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->stopping = true;
+    pthread_cond_signal(&p->sweeper_wakes);
+    pthread_mutex_unlock(&p->lock);
+    pthread_join(p->sweeper, NULL);
+    pthread_cond_destroy(&p->sweeper_wakes);
+}
+
+static void free_held(memkit_pool *p)
+{
+    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
+        for (unsigned i = 0; i < MEMKIT__CLASSES; i++)
+            memkit__cache_drop(p, c, i, c->bins[i].count);
+    memkit__shrink(p, NULL, 0);
+    while (p->headers != NULL) {
+        memkit__headers *slab = p->headers;
+        p->headers = slab->next;
+        free(slab);
+    }
+}
+
+static void pool_free(memkit_pool *p)
+{
+    memkit_pool_stats_t now;
+    stats(p, &now);
+    if (now.live_buffers != 0 || p == default_pool) {
+        memkit__fault(p == default_pool ? "memkit_pool_free: \"%s\" is the default pool"
+                                        : "memkit_pool_free: buffers of pool \"%s\" are still out",
+                      p->name);
+        return;
+    }
+    memkit__unregister(MEMKIT__POOL, &p->node);
+    stop_sweeper(p);
+    free_held(p);
+    memkit__caches_free(p);
+    destroy(p);
+}
+
+void memkit_pool_free(memkit_pool *p)
+{
+    if (p != NULL)
+        p->ops->free(p);
+}
+
+static void make_default(void)
+{
+    default_pool = memkit_pool_new(&(memkit_pool_opts){.name = "default"});
+}
+
+memkit_pool *memkit_pool_default(void)
+{
+    pthread_once(&default_once, make_default);
+    if (default_pool == NULL)
+        errno = ENOMEM;
+    return default_pool;
+}
+
+static const struct memkit__pool_ops own_ops = {get, put, trim, stats, pool_free};

@@ -1,0 +1,166 @@
+/* pool_cache.c - the threads' caches: how a thread finds its own, how another gets hold of it, what
+ * happens when a thread or a pool ends.
+ *
+ *     thread A: last_cache -> { pool 7, cache }        pool 7: caches -> cache(A) -> cache(B)
+ *               caches_of  -> cache(7) -> cache(9)     pool 9: caches -> cache(A)
+ *
+ * Locks, in the order they are taken: the link lock (one a process: which threads and pools are
+ * linked by a cache, so that neither ends while the other unlinks), then a pool's lock.
+ *
+ * A cache's owner takes no lock on its fast path, and no fence: membarrier(2) lets the one who
+ * wants the cache pay for both (the asymmetric Dekker of "biased" locks). Where the kernel has
+ * none, or the owner does not leave its fast path (it may have been lost in a fork), the cache is
+ * let be.
+ */
+#include <linux/membarrier.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/pool.h"
+
+MEMKIT__TLS memkit__cache_entry memkit__last_cache;
+static MEMKIT__TLS memkit__cache *caches_of_thread;
+
+static pthread_mutex_t link_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t exit_key;
+static bool have_key, have_membarrier;
+
+static void unlink_cache(memkit__cache *c)
+{
+    *c->prev_in_pool = c->next_in_pool;
+    if (c->next_in_pool != NULL)
+        c->next_in_pool->prev_in_pool = c->prev_in_pool;
+    *c->prev_in_thread = c->next_in_thread;
+    if (c->next_in_thread != NULL)
+        c->next_in_thread->prev_in_thread = c->prev_in_thread;
+}
+
+static void retire_counts(memkit_pool *p, memkit__cache *c)
+{
+    memkit__bump(&p->retired.gets, memkit__read(&c->counts.gets));
+    memkit__bump(&p->retired.hits, memkit__read(&c->counts.hits));
+    memkit__bump(&p->retired.puts, memkit__read(&c->counts.puts));
+    memkit__bump(&p->retired.live_bytes, memkit__read(&c->counts.live_bytes));
+}
+
+/* What a dying thread holds goes to the depot, where the next thread finds it. */
+static void thread_exit(void *unused)
+{
+    (void)unused;
+    pthread_mutex_lock(&link_lock);
+    memkit__cache *next;
+    for (memkit__cache *c = caches_of_thread; c != NULL; c = next) {
+        next = c->next_in_thread;
+        memkit_pool *p = c->pool;
+        pthread_mutex_lock(&p->lock);
+        for (unsigned i = 0; i < MEMKIT__CLASSES; i++)
+            memkit__cache_spill(p, c, i, c->bins[i].count);
+        memkit__unreserve(p, c->quota);
+        memkit__calibrate(p, c);
+        retire_counts(p, c);
+        unlink_cache(c);
+        pthread_mutex_unlock(&p->lock);
+        free(c);
+    }
+    caches_of_thread = NULL;
+    memkit__last_cache = (memkit__cache_entry){0, NULL};
+    pthread_mutex_unlock(&link_lock);
+}
+
+static void prepare(void)
+{
+    have_key = pthread_key_create(&exit_key, thread_exit) == 0;
+    have_membarrier = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+static memkit__cache *make_cache(memkit_pool *p)
+{
+    pthread_once(&once, prepare);
+    /* Without a destructor a thread's end would leave the cache behind: then rather none. */
+    if (!have_key || pthread_setspecific(exit_key, &exit_key) != 0)
+        return NULL;
+    memkit__cache *c = aligned_alloc(64, (sizeof *c + 63) & ~(size_t)63);
+    if (c == NULL)
+        return NULL;
+    *c = (memkit__cache){.countdown = 1, .pool = p};
+    c->last_look = c->last_sweep = memkit__now_ms();
+    pthread_mutex_lock(&link_lock);
+    c->next_in_thread = caches_of_thread;
+    c->prev_in_thread = &caches_of_thread;
+    if (caches_of_thread != NULL)
+        caches_of_thread->prev_in_thread = &c->next_in_thread;
+    caches_of_thread = c;
+    pthread_mutex_lock(&p->lock);
+    c->next_in_pool = p->caches;
+    c->prev_in_pool = &p->caches;
+    if (p->caches != NULL)
+        p->caches->prev_in_pool = &c->next_in_pool;
+    p->caches = c;
+    pthread_mutex_unlock(&p->lock);
+    pthread_mutex_unlock(&link_lock);
+    return c;
+}
+
+memkit__cache *memkit__cache_find(memkit_pool *p)
+{
+    memkit__cache *c;
+    pthread_mutex_lock(&link_lock); /* a pool that ends unlinks its caches from this list */
+    for (c = caches_of_thread; c != NULL && c->pool != p; c = c->next_in_thread)
+        ;
+    pthread_mutex_unlock(&link_lock);
+    if (c == NULL)
+        c = make_cache(p);
+    if (c != NULL)
+        memkit__last_cache = (memkit__cache_entry){p->id, c};
+    return c;
+}
+
+bool memkit__cache_owned(const memkit__cache *c, const memkit__cache *own)
+{
+    return c == own || atomic_load_explicit(&c->claimed, memory_order_relaxed) != 0;
+}
+
+static bool left_fast_path(memkit__cache *c)
+{
+    for (int i = 0; i < 10000; i++) {
+        if (atomic_load_explicit(&c->busy, memory_order_acquire) == 0)
+            return true;
+        if (i > 100)
+            sched_yield();
+    }
+    return false;
+}
+
+void memkit__caches_claim(memkit_pool *p, memkit__cache *own)
+{
+    if (!have_membarrier)
+        return;
+    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
+        if (c != own)
+            atomic_store_explicit(&c->claimed, 1, memory_order_relaxed);
+    bool seen = syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
+        if (c != own && (!seen || !left_fast_path(c)))
+            atomic_store_explicit(&c->claimed, 0, memory_order_release);
+}
+
+void memkit__caches_unclaim(memkit_pool *p, memkit__cache *own)
+{
+    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
+        if (c != own)
+            atomic_store_explicit(&c->claimed, 0, memory_order_release);
+}
+
+void memkit__caches_free(memkit_pool *p)
+{
+    pthread_mutex_lock(&link_lock);
+    while (p->caches != NULL) {
+        memkit__cache *c = p->caches;
+        unlink_cache(c);
+        free(c);
+    }
+    pthread_mutex_unlock(&link_lock);
+}
