@@ -104,7 +104,7 @@ static void the_bound_holds_over_all_threads_while_they_work(void **state)
     memkit_pool_free(w.pool);
 }
 
-/* ---- got in one thread, put in another ---------------------------------------------------------------- */
+/* ---- got in one thread, put in another ---- */
 
 typedef struct {
     memkit_pool *pool;
@@ -164,7 +164,7 @@ static void buffers_put_elsewhere_come_back_and_do_not_pile_up(void **state)
     memkit_pool_free(h.pool);
 }
 
-/* ---- ends ------------------------------------------------------------------------------------------------ */
+/* ---- ends ---- */
 
 static void *put_one(void *arg)
 {

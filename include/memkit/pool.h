@@ -30,7 +30,7 @@ typedef struct {
     size_t
         max_buf_bytes; /* a larger block goes back to malloc at put; default 1 MiB, at most 1 GiB */
     size_t max_thread_bytes; /* most that waits in one thread's cache; default 1 MiB */
-    unsigned idle_ms;     /* what nobody used for so long goes back at a later call; default 1000 */
+    unsigned idle_ms;     /* what nobody used for so long goes back at a later put; default 1000 */
     unsigned background;  /* 1: a thread of the pool's own gives it back, also when no call comes */
     uint64_t reserved[6]; /* zero */
 } memkit_pool_opts;

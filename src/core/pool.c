@@ -41,7 +41,7 @@ enum {
     DEFAULT_IDLE_MS = 1000,
     FIRST_CALIBRATED = 1024, /* block bytes, before anything is known */
     QUOTA_STEP = 64 << 10,   /* reserved at a time */
-    LOOK_EVERY = 16,         /* fast paths between two looks at the clock */
+    LOOK_EVERY = 16,         /* puts between two looks at the clock */
     LOOK_ALWAYS = 64 << 10,  /* bytes in a cache from which each call looks */
     REFILL_BYTES = 32 << 10, /* most that a batch from the depot brings */
     REFILL = 16,
@@ -51,14 +51,13 @@ enum {
 static const struct memkit__buf_ops pooled_ops;
 static const struct memkit__pool_ops own_ops;
 
-/* ---- fast path
- * -------------------------------------------------------------------------------------- */
+/* ---- fast path ---- */
 
-static inline memkit__cache *my_cache(memkit_pool *p)
+/* This thread's cache, where the pool is the one it used last. An id is of one pool of one copy of
+ * the core, so a match says also that the pool is ours to work on. */
+static inline memkit__cache *last_cache(const memkit_pool *p)
 {
-    if (MEMKIT_LIKELY(memkit__last_cache.pool_id == p->id))
-        return memkit__last_cache.cache;
-    return memkit__cache_find(p);
+    return MEMKIT_LIKELY(memkit__last_cache.pool_id == p->id) ? memkit__last_cache.cache : NULL;
 }
 
 /* False where another thread wants the cache: then the way is through the lock. */
@@ -135,8 +134,7 @@ static inline bool time_to_look(memkit_pool *p, memkit__cache *c)
            atomic_load_explicit(&p->depot_filled, memory_order_relaxed);
 }
 
-/* ---- get
- * -------------------------------------------------------------------------------------------- */
+/* ---- get ---- */
 
 /* A bin above the wanted one: a buffer somewhat too large is better than a new one. The calibrated
  * size may be exceeded eightfold, since its buffers are those that grew; a size asked for, twofold.
@@ -180,15 +178,14 @@ static memkit_buf *take_from_depot(memkit_pool *p, memkit__cache *c, unsigned cl
 static memkit_buf *make_buffer(memkit_pool *p, size_t block)
 {
     char *data = malloc(block);
-    if (data == NULL)
-        return NULL;
-    pthread_mutex_lock(&p->lock);
-    memkit_buf *b = memkit__header_new(p);
-    pthread_mutex_unlock(&p->lock);
+    memkit_buf *b = data != NULL ? memkit__header_new(p) : NULL;
     if (b == NULL) {
         free(data);
+        errno = ENOMEM;
         return NULL;
     }
+    p->blocks++;
+    p->block_bytes += block;
     b->ops = &pooled_ops;
     b->data = data;
     b->held_cap = block - 1;
@@ -198,16 +195,17 @@ static memkit_buf *make_buffer(memkit_pool *p, size_t block)
     return b;
 }
 
-static void count_get(memkit__pool_counts *counts, memkit_buf *b, bool hit)
+/* The whole way: any pool, any thread, any size; and the fast path's when its bin is empty. */
+static memkit_buf *get(memkit_pool *p, size_t hint)
 {
-    memkit__bump(&counts->gets, 1);
-    memkit__bump(&counts->hits, hit);
-    memkit__bump(&counts->live_bytes, b->held_cap + 1);
-}
-
-static __attribute__((noinline)) memkit_buf *get_slow(memkit_pool *p, memkit__cache *c,
-                                                      size_t block, bool calibrated)
-{
+    memkit__cache *c = last_cache(p);
+    if (c == NULL)
+        c = memkit__cache_find(p);
+    memkit__pool_counts *counts = c != NULL ? &c->counts : &p->retired;
+    size_t block = hint + 1;
+    if (hint == 0)
+        block =
+            memkit__class_bytes(atomic_load_explicit(&p->calibrated_class, memory_order_relaxed));
     memkit_buf *b = NULL;
     pthread_mutex_lock(&p->lock);
     if (block <= MEMKIT__MAX_CLASS_BYTES) {
@@ -217,70 +215,54 @@ static __attribute__((noinline)) memkit_buf *get_slow(memkit_pool *p, memkit__ca
         if (b == NULL)
             b = take_from_depot(p, c, class_index);
         if (b == NULL)
-            b = take_larger(p, c, class_index, calibrated ? 12 : 4);
+            b = take_larger(p, c, class_index, hint == 0 ? 12 : 4);
     }
-    if (b != NULL)
-        count_get(c != NULL ? &c->counts : &p->retired, b, true);
-    pthread_mutex_unlock(&p->lock);
-    if (b == NULL) {
+    bool hit = b != NULL;
+    if (!hit)
         b = make_buffer(p, block);
-        if (b == NULL)
-            return NULL;
-        pthread_mutex_lock(&p->lock);
-        count_get(c != NULL ? &c->counts : &p->retired, b, false);
-        pthread_mutex_unlock(&p->lock);
+    if (b != NULL) {
+        memkit__bump(&counts->gets, 1);
+        memkit__bump(&counts->misses, !hit);
     }
-    if (c != NULL)
-        look(p, c);
-    return hand_out(b);
+    pthread_mutex_unlock(&p->lock);
+    return b != NULL ? hand_out(b) : NULL;
 }
 
-static memkit_buf *get(memkit_pool *p, size_t hint)
+static __attribute__((noinline)) memkit_buf *get_slow(memkit_pool *p, size_t hint)
 {
-    size_t block = hint + 1;
-    if (hint == 0)
-        block =
-            memkit__class_bytes(atomic_load_explicit(&p->calibrated_class, memory_order_relaxed));
-    memkit__cache *c = my_cache(p);
-    if (MEMKIT_UNLIKELY(c == NULL || block > MEMKIT__MAX_CLASS_BYTES))
-        return get_slow(p, c, block, false);
-    unsigned class_index = memkit__class_of(block);
-    if (MEMKIT_UNLIKELY(!enter(c)))
-        return get_slow(p, c, block, hint == 0);
-    memkit_buf *b = c->bins[class_index].first;
-    if (MEMKIT_UNLIKELY(b == NULL)) {
-        leave(c);
-        return get_slow(p, c, block, hint == 0);
+    if (p == NULL) {
+        errno = EINVAL;
+        return NULL;
     }
-    memkit__bin_pop(c, class_index);
-    count_get(&c->counts, b, true);
-    leave(c);
-    if (MEMKIT_UNLIKELY(time_to_look(p, c)))
-        look(p, c);
-    return hand_out(b);
+    if (hint >= PTRDIFF_MAX) {
+        errno = EOVERFLOW;
+        return NULL;
+    }
+    return p->ops->get(p, hint);
 }
 
 memkit_buf *memkit_pool_get(memkit_pool *p, size_t hint)
 {
-    if (MEMKIT_UNLIKELY(p == NULL)) {
-        errno = EINVAL;
-        return NULL;
+    memkit__cache *c;
+    if (MEMKIT_UNLIKELY(p == NULL || hint >= MEMKIT__MAX_CLASS_BYTES ||
+                        (c = last_cache(p)) == NULL))
+        return get_slow(p, hint);
+    unsigned class_index = hint != 0
+                               ? memkit__class_of(hint + 1)
+                               : atomic_load_explicit(&p->calibrated_class, memory_order_relaxed);
+    if (MEMKIT_UNLIKELY(!enter(c)))
+        return get_slow(p, hint);
+    memkit_buf *b = memkit__bin_pop(c, class_index);
+    if (MEMKIT_UNLIKELY(b == NULL)) {
+        leave(c);
+        return get_slow(p, hint);
     }
-    if (MEMKIT_UNLIKELY(hint >= PTRDIFF_MAX)) {
-        errno = EOVERFLOW;
-        return NULL;
-    }
-    return MEMKIT_LIKELY(p->ops == &own_ops) ? get(p, hint) : p->ops->get(p, hint);
+    memkit__bump(&c->counts.gets, 1);
+    leave(c);
+    return hand_out(b);
 }
 
-/* ---- put
- * -------------------------------------------------------------------------------------------- */
-
-static void count_put(memkit__pool_counts *counts, const memkit_buf *b)
-{
-    memkit__bump(&counts->puts, 1);
-    memkit__bump(&counts->live_bytes, -(uint64_t)(b->held_cap + 1));
-}
+/* ---- put ---- */
 
 /* Room in the cache for `bytes` more, at most max_thread; other buffers go to the depot for it,
  * half a bin at a time, this class's first. False where the pool's bound leaves none. */
@@ -320,16 +302,6 @@ static void put_locked(memkit_pool *p, memkit__cache *c, memkit_buf *b)
     memkit__buffer_drop(p, b);
 }
 
-static __attribute__((noinline)) void put_slow(memkit_pool *p, memkit__cache *c, memkit_buf *b)
-{
-    pthread_mutex_lock(&p->lock);
-    count_put(c != NULL ? &c->counts : &p->retired, b);
-    put_locked(p, c, b);
-    pthread_mutex_unlock(&p->lock);
-    if (c != NULL)
-        look(p, c);
-}
-
 static bool may_be_put(memkit_pool *p, memkit_buf *b)
 {
     if (!memkit__buf_live(b, "memkit_pool_put"))
@@ -340,52 +312,66 @@ static bool may_be_put(memkit_pool *p, memkit_buf *b)
     return false;
 }
 
+static inline unsigned class_needed(const memkit_buf *b)
+{
+    size_t used = b->len > b->peak_len ? b->len : b->peak_len;
+    return MEMKIT_LIKELY(used < MEMKIT__MAX_CLASS_BYTES) ? memkit__class_of(used + 1)
+                                                         : (unsigned)MEMKIT__CLASSES - 1;
+}
+
 static void put(memkit_pool *p, memkit_buf *b)
 {
-    if (MEMKIT_UNLIKELY(b->state != memkit__buf_state(b, MEMKIT__BUF_LIVE) || b->pool != p))
-        if (!may_be_put(p, b))
-            return;
-    size_t used = b->len > b->peak_len ? b->len : b->peak_len;
-    unsigned needed =
-        used < MEMKIT__MAX_CLASS_BYTES ? memkit__class_of(used + 1) : (unsigned)MEMKIT__CLASSES - 1;
+    if (!may_be_put(p, b))
+        return;
+    memkit__cache *c = last_cache(p);
+    if (c == NULL)
+        c = memkit__cache_find(p);
+    unsigned needed = class_needed(b);
     take_in(b);
-    memkit__cache *c = my_cache(p);
-    if (MEMKIT_LIKELY(c != NULL)) {
+    pthread_mutex_lock(&p->lock);
+    if (c != NULL) {
         c->uses[needed]++;
         c->uses_total++;
     }
-    if (MEMKIT_UNLIKELY(c == NULL || b->class_index > p->max_class || !enter(c))) {
-        put_slow(p, c, b);
+    memkit__bump(c != NULL ? &c->counts.puts : &p->retired.puts, 1);
+    put_locked(p, c, b);
+    pthread_mutex_unlock(&p->lock);
+    if (c != NULL)
+        look(p, c);
+}
+
+static __attribute__((noinline)) void put_slow(memkit_pool *p, memkit_buf *b)
+{
+    if (b == NULL)
+        return;
+    if (p == NULL) {
+        errno = EINVAL;
         return;
     }
-    if (MEMKIT_UNLIKELY(memkit__read(&c->held) + b->held_cap + 1 > c->quota)) {
-        leave(c);
-        put_slow(p, c, b);
+    p->ops->put(p, b);
+}
+
+void memkit_pool_put(memkit_pool *p, memkit_buf *b)
+{
+    memkit__cache *c;
+    if (MEMKIT_UNLIKELY(b == NULL || p == NULL || (c = last_cache(p)) == NULL || b->pool != p ||
+                        b->state != memkit__buf_state(b, MEMKIT__BUF_LIVE) ||
+                        b->class_index > p->max_class ||
+                        memkit__read(&c->held) + b->cap + 1 > c->quota || !enter(c))) {
+        put_slow(p, b);
         return;
     }
+    c->uses[class_needed(b)]++;
+    c->uses_total++;
+    take_in(b);
     memkit__bin_push(c, b->class_index, b);
-    count_put(&c->counts, b);
+    memkit__bump(&c->counts.puts, 1);
     leave(c);
     if (MEMKIT_UNLIKELY(time_to_look(p, c)))
         look(p, c);
 }
 
-void memkit_pool_put(memkit_pool *p, memkit_buf *b)
-{
-    if (MEMKIT_UNLIKELY(b == NULL))
-        return;
-    if (MEMKIT_UNLIKELY(p == NULL)) {
-        errno = EINVAL;
-        return;
-    }
-    if (MEMKIT_LIKELY(p->ops == &own_ops))
-        put(p, b);
-    else
-        p->ops->put(p, b);
-}
-
-/* ---- a pooled buffer's own operations
- * --------------------------------------------------------------- */
+/* ---- a pooled buffer's own operations ---- */
 
 static int pooled_grow(memkit_buf *b, size_t cap_wanted)
 {
@@ -402,10 +388,9 @@ static int pooled_grow(memkit_buf *b, size_t cap_wanted)
     char *data = realloc(b->data, block);
     if (data == NULL)
         return -1;
-    memkit_pool *p = b->pool;
-    pthread_mutex_lock(&p->lock);
-    memkit__bump(&p->retired.live_bytes, block - (b->cap + 1));
-    pthread_mutex_unlock(&p->lock);
+    pthread_mutex_lock(&b->pool->lock);
+    b->pool->block_bytes += block - (b->cap + 1);
+    pthread_mutex_unlock(&b->pool->lock);
     b->data = data;
     b->cap = block - 1;
     b->class_index = class_index;
@@ -419,8 +404,7 @@ static void pooled_release(memkit_buf *b)
 
 static const struct memkit__buf_ops pooled_ops = {pooled_grow, pooled_release};
 
-/* ---- trim, stats
- * ------------------------------------------------------------------------------------ */
+/* ---- trim, stats ---- */
 
 /* The calling thread's cache where it has one already. */
 static memkit__cache *existing_cache(const memkit_pool *p)
@@ -452,42 +436,34 @@ size_t memkit_pool_trim(memkit_pool *p, size_t keep_bytes)
     return p->ops->trim(p, keep_bytes);
 }
 
-static void add_counts(memkit__pool_counts *sum, const memkit__pool_counts *c)
+static uint64_t less(uint64_t a, uint64_t b)
 {
-    memkit__bump(&sum->gets, memkit__read(&c->gets));
-    memkit__bump(&sum->hits, memkit__read(&c->hits));
-    memkit__bump(&sum->puts, memkit__read(&c->puts));
-    memkit__bump(&sum->live_bytes, memkit__read(&c->live_bytes));
-}
-
-static uint64_t not_below_zero(uint64_t difference)
-{
-    return (int64_t)difference < 0 ? 0 : difference;
+    return a > b ? a - b : 0;
 }
 
 static void stats(memkit_pool *p, memkit_pool_stats_t *out)
 {
-    memkit__pool_counts sum = {0};
-    uint64_t held_buffers = 0;
     *out = (memkit_pool_stats_t){0};
     pthread_mutex_lock(&p->lock);
-    add_counts(&sum, &p->retired);
+    out->gets = memkit__read(&p->retired.gets);
+    out->misses = memkit__read(&p->retired.misses);
+    out->puts = memkit__read(&p->retired.puts);
     for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool) {
-        add_counts(&sum, &c->counts);
-        held_buffers += memkit__read(&c->held_buffers);
+        out->puts += memkit__read(&c->counts.puts);
+        out->gets += memkit__read(&c->counts.gets);
+        out->misses += memkit__read(&c->counts.misses);
     }
-    out->held_buffers = held_buffers + p->depot_buffers;
     out->held_bytes = memkit__held_bytes(p);
+    size_t blocks = p->blocks, block_bytes = p->block_bytes;
     out->peak_held_bytes = p->peak_reserved;
     out->trimmed_bytes = p->trimmed;
     out->calibrated_size = memkit__class_bytes(p->calibrated_class) - 1;
     pthread_mutex_unlock(&p->lock);
-    out->gets = sum.gets;
-    out->hits = sum.hits;
-    out->misses = not_below_zero(sum.gets - sum.hits);
-    out->puts = sum.puts;
-    out->live_buffers = not_below_zero(sum.gets - sum.puts);
-    out->live_bytes = not_below_zero(sum.live_bytes);
+    /* Threads went on working while their figures were read one by one: nothing below zero. */
+    out->hits = less(out->gets, out->misses);
+    out->live_buffers = less(out->gets, out->puts);
+    out->live_bytes = less(block_bytes, out->held_bytes);
+    out->held_buffers = less(blocks, out->live_buffers);
 }
 
 void memkit_pool_stats(memkit_pool *p, memkit_pool_stats_t *out)
@@ -499,8 +475,7 @@ void memkit_pool_stats(memkit_pool *p, memkit_pool_stats_t *out)
     p->ops->stats(p, out);
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static memkit_pool *default_pool;
 static pthread_once_t default_once = PTHREAD_ONCE_INIT;

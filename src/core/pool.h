@@ -12,8 +12,7 @@
 #include "core/internal.h"
 #include "core/registry.h"
 
-/* ---- size classes: 64 bytes, then four to a doubling up to 1 GiB
- * ---------------------------------- */
+/* ---- size classes: 64 bytes, then four to a doubling up to 1 GiB ---- */
 
 enum { MEMKIT__CLASSES = 97, MEMKIT__NO_CLASS = 0xffff };
 
@@ -24,8 +23,9 @@ static inline unsigned memkit__class_of(size_t n)
 {
     if (n <= 64)
         return 0;
+    /* 4..7 in the top three bits of n - 1, and four classes for each bit below. */
     unsigned e = 63u - (unsigned)__builtin_clzll((unsigned long long)(n - 1));
-    return (e - 6) * 4 + (unsigned)(((n - 1) >> (e - 2)) & 3) + 1;
+    return e * 4 + (unsigned)((n - 1) >> (e - 2)) - 27;
 }
 
 static inline size_t memkit__class_bytes(unsigned class_index)
@@ -35,8 +35,7 @@ static inline size_t memkit__class_bytes(unsigned class_index)
     return ((size_t)16 << ((class_index - 1) / 4)) * (5 + (class_index - 1) % 4);
 }
 
-/* ---- one thread's cache
- * --------------------------------------------------------------------------- */
+/* ---- one thread's cache ---- */
 
 /* Written by its thread alone, outside every lock; read by whoever sums. A plain add when compiled.
  */
@@ -53,9 +52,8 @@ static inline uint64_t memkit__read(const memkit__counter *c)
     return atomic_load_explicit(c, memory_order_relaxed);
 }
 
-/* live_bytes may be negative as a two's complement: a buffer may come back in another thread. */
 typedef struct {
-    memkit__counter gets, hits, puts, live_bytes;
+    memkit__counter gets, misses, puts;
 } memkit__pool_counts;
 
 typedef struct memkit__cache {
@@ -64,11 +62,10 @@ typedef struct memkit__cache {
      * membarrier(2), waits for `busy` to be 0, and then owns the cache until it clears `claimed`.
      */
     atomic_int busy, claimed;
-    unsigned countdown;                    /* fast paths until the next look at the clock */
+    unsigned countdown;                    /* puts until the next look at the clock */
     memkit__counter last_look, last_sweep; /* ms */
     size_t quota;         /* reserved of the pool's max_held_bytes: never less than held */
     memkit__counter held; /* bytes in the bins */
-    memkit__counter held_buffers;
     memkit__pool_counts counts;
     struct memkit_pool *pool;
     struct memkit__cache *next_in_pool, **prev_in_pool;     /* under the pool's lock */
@@ -82,8 +79,27 @@ typedef struct memkit__cache {
     uint32_t uses_total;
 } memkit__cache;
 
-/* ---- the pool
- * -------------------------------------------------------------------------------------- */
+static inline memkit_buf *memkit__bin_pop(memkit__cache *c, unsigned class_index)
+{
+    memkit_buf *b = c->bins[class_index].first;
+    if (b == NULL)
+        return NULL;
+    c->bins[class_index].first = b->next;
+    if (--c->bins[class_index].count < c->bins[class_index].low)
+        c->bins[class_index].low = c->bins[class_index].count;
+    memkit__bump(&c->held, -(uint64_t)(b->held_cap + 1));
+    return b;
+}
+
+static inline void memkit__bin_push(memkit__cache *c, unsigned class_index, memkit_buf *b)
+{
+    b->next = c->bins[class_index].first;
+    c->bins[class_index].first = b;
+    c->bins[class_index].count++;
+    memkit__bump(&c->held, b->held_cap + 1);
+}
+
+/* ---- the pool ---- */
 
 typedef struct memkit__headers {
     struct memkit__headers *next;
@@ -112,6 +128,9 @@ struct memkit_pool {
     size_t reserved; /* depot_bytes + every cache's quota: the bound is on this */
     size_t peak_reserved;
     uint64_t trimmed;
+    /* Every block there is, out or waiting, and their bytes: what is out is this less what waits,
+     * so that a get and a put need not count it. */
+    size_t blocks, block_bytes;
     memkit__cache *caches;
     memkit__headers *headers;
     memkit_buf *free_headers;
@@ -135,8 +154,7 @@ struct memkit__pool_ops {
     void (*free)(memkit_pool *);
 };
 
-/* ---- pool_cache.c
- * ---------------------------------------------------------------------------------- */
+/* ---- pool_cache.c ---- */
 
 typedef struct {
     uint64_t pool_id;
@@ -160,8 +178,7 @@ bool memkit__cache_owned(const memkit__cache *c, const memkit__cache *own);
  * way. */
 void memkit__caches_free(memkit_pool *p);
 
-/* ---- pool_depot.c: all with the pool's lock held
- * ---------------------------------------------------- */
+/* ---- pool_depot.c: all with the pool's lock held ---- */
 
 uint64_t memkit__now_ms(void);
 memkit_buf *memkit__header_new(memkit_pool *p);
@@ -175,8 +192,6 @@ size_t memkit__reserve(memkit_pool *p, size_t need, size_t want);
 void memkit__unreserve(memkit_pool *p, size_t bytes);
 /* A buffer out of, or into, a bin of a cache that the caller owns. The quota is the caller's
  * affair. */
-memkit_buf *memkit__bin_pop(memkit__cache *c, unsigned class_index);
-void memkit__bin_push(memkit__cache *c, unsigned class_index, memkit_buf *b);
 /* Moves n buffers of a cache's bin to the depot, their quota with them; or drops them. */
 void memkit__cache_spill(memkit_pool *p, memkit__cache *c, unsigned class_index, uint32_t n);
 size_t memkit__cache_drop(memkit_pool *p, memkit__cache *c, unsigned class_index, uint32_t n);

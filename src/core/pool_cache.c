@@ -41,9 +41,8 @@ static void unlink_cache(memkit__cache *c)
 static void retire_counts(memkit_pool *p, memkit__cache *c)
 {
     memkit__bump(&p->retired.gets, memkit__read(&c->counts.gets));
-    memkit__bump(&p->retired.hits, memkit__read(&c->counts.hits));
+    memkit__bump(&p->retired.misses, memkit__read(&c->counts.misses));
     memkit__bump(&p->retired.puts, memkit__read(&c->counts.puts));
-    memkit__bump(&p->retired.live_bytes, memkit__read(&c->counts.live_bytes));
 }
 
 /* What a dying thread holds goes to the depot, where the next thread finds it. */

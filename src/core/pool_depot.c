@@ -23,8 +23,7 @@ uint64_t memkit__now_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* ---- headers
- * -------------------------------------------------------------------------------------- */
+/* ---- headers ---- */
 
 memkit_buf *memkit__header_new(memkit_pool *p)
 {
@@ -55,13 +54,13 @@ void memkit__header_free(memkit_pool *p, memkit_buf *b)
 
 void memkit__buffer_drop(memkit_pool *p, memkit_buf *b)
 {
-    if (b->data != b->empty)
-        free(b->data);
+    p->blocks--;
+    p->block_bytes -= b->held_cap + 1;
+    free(b->data);
     memkit__header_free(p, b);
 }
 
-/* ---- the bound
- * ------------------------------------------------------------------------------------ */
+/* ---- the bound ---- */
 
 static size_t drop_oldest(memkit_pool *p);
 
@@ -93,8 +92,7 @@ size_t memkit__held_bytes(memkit_pool *p)
     return held;
 }
 
-/* ---- the depot
- * ------------------------------------------------------------------------------------- */
+/* ---- the depot ---- */
 
 static void depot_changed(memkit_pool *p)
 {
@@ -166,30 +164,7 @@ static size_t drop_oldest(memkit_pool *p)
     return oldest != NULL ? depot_drop(p, oldest) : 0;
 }
 
-/* ---- caches
- * ---------------------------------------------------------------------------------------- */
-
-memkit_buf *memkit__bin_pop(memkit__cache *c, unsigned class_index)
-{
-    memkit_buf *b = c->bins[class_index].first;
-    if (b == NULL)
-        return NULL;
-    c->bins[class_index].first = b->next;
-    if (--c->bins[class_index].count < c->bins[class_index].low)
-        c->bins[class_index].low = c->bins[class_index].count;
-    memkit__bump(&c->held, -(uint64_t)(b->held_cap + 1));
-    memkit__bump(&c->held_buffers, (uint64_t)-1);
-    return b;
-}
-
-void memkit__bin_push(memkit__cache *c, unsigned class_index, memkit_buf *b)
-{
-    b->next = c->bins[class_index].first;
-    c->bins[class_index].first = b;
-    c->bins[class_index].count++;
-    memkit__bump(&c->held, b->held_cap + 1);
-    memkit__bump(&c->held_buffers, 1);
-}
+/* ---- caches ---- */
 
 void memkit__cache_spill(memkit_pool *p, memkit__cache *c, unsigned class_index, uint32_t n)
 {
@@ -216,8 +191,7 @@ size_t memkit__cache_drop(memkit_pool *p, memkit__cache *c, unsigned class_index
     return dropped;
 }
 
-/* ---- idleness
- * -------------------------------------------------------------------------------------- */
+/* ---- idleness ---- */
 
 static void sweep_depot(memkit_pool *p, uint64_t now)
 {
@@ -276,8 +250,7 @@ size_t memkit__shrink(memkit_pool *p, memkit__cache *own, size_t keep_bytes)
     return given_back;
 }
 
-/* ---- calibration
- * ------------------------------------------------------------------------------------ */
+/* ---- calibration ---- */
 
 void memkit__calibrate(memkit_pool *p, memkit__cache *c)
 {
