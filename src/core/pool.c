@@ -356,8 +356,12 @@ void memkit_pool_put(memkit_pool *p, memkit_buf *b)
     memkit__cache *c;
     if (MEMKIT_UNLIKELY(b == NULL || p == NULL || (c = last_cache(p)) == NULL || b->pool != p ||
                         b->state != memkit__buf_state(b, MEMKIT__BUF_LIVE) ||
-                        b->class_index > p->max_class ||
-                        memkit__read(&c->held) + b->cap + 1 > c->quota || !enter(c))) {
+                        b->class_index > p->max_class || !enter(c))) {
+        put_slow(p, b);
+        return;
+    }
+    if (MEMKIT_UNLIKELY(memkit__read(&c->held) + b->cap + 1 > c->quota)) {
+        leave(c);
         put_slow(p, b);
         return;
     }
