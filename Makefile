@@ -149,7 +149,7 @@ $(TESTS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
 	$(LINK)
 $(TESTS): LDLIBS = -lcmocka -lm -ldl
 # Tests of what allocates see every malloc of the objects under test, and make some fail.
-WRAPPED := $(addprefix $(B)/tests/,test_buf test_pool test_pool_threads test_arena test_metrics)
+WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_threads test_arena test_metrics)
 $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
 $(B)/tests/test_hook: $(PROF_A)
@@ -168,6 +168,14 @@ TEST_ENV = MEMKIT_BUILD=$(CURDIR)/$(B) MEMKIT_SAN=$(SAN) MEMKIT_ROOT=$(CURDIR) C
 .PHONY: test
 test: lib $(EXAMPLES) $(TESTS) $(PROGS)
 	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TESTS))
+
+## valgrind     the core's tests under valgrind: any error or lost block fails (make deps-ci)
+.PHONY: valgrind
+VALGRIND_TESTS := $(addprefix $(B)/tests/,test_buf test_arena test_pool test_pool_threads test_lru test_metrics)
+valgrind: $(VALGRIND_TESTS)
+	$(Q)$(TEST_ENV) MEMKIT_VALGRIND=1 TEST_TIMEOUT=600 \
+	    TEST_UNDER='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect,possible' \
+	    tests/run.sh $(VALGRIND_TESTS)
 
 ## instructions  instructions of each hot path, counted by callgrind (make deps-ci)
 .PHONY: instructions

@@ -1,5 +1,5 @@
-/* empty_preload.c - the least a preloaded malloc can do: forward. What the hook costs is counted from
- * here, since every preloaded library pays this much. For bench/instructions.sh. */
+/* empty_preload.c - the least a preloaded malloc can do: forward. What the hook costs is counted
+ * from here, since every preloaded library pays this much. For bench/instructions.sh. */
 #include <dlfcn.h>
 #include <stddef.h>
 

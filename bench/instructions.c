@@ -1,5 +1,5 @@
-/* instructions.c - runs one hot path n times, for callgrind: instructions.sh takes the difference of
- * two runs, so that what is around the loop cancels out.
+/* instructions.c - runs one hot path n times, for callgrind: instructions.sh takes the difference
+ * of two runs, so that what is around the loop cancels out.
  *
  *     instructions pool|arena|lru-hit|lru-hit-locked|lru-pinned|lru-evict|malloc N
  */
@@ -110,8 +110,9 @@ static void pairs(long n)
 int main(int argc, char **argv)
 {
     if (argc != 3) {
-        fputs("usage: instructions pool|arena|lru-hit|lru-hit-locked|lru-pinned|lru-evict|malloc N\n",
-              stderr);
+        fputs(
+            "usage: instructions pool|arena|lru-hit|lru-hit-locked|lru-pinned|lru-evict|malloc N\n",
+            stderr);
         return 2;
     }
     long n = atol(argv[2]);

@@ -6,7 +6,7 @@
 # prints the list and fails, so that the reader can install the same by the names of his system.
 set -eu
 
-packages="gcc libc6-dev make pkgconf libcmocka-dev libmicrohttpd-dev uthash-dev"
+packages="gcc g++ libc6-dev make pkgconf libcmocka-dev libmicrohttpd-dev uthash-dev"
 for group in "$@"; do
     case $group in
     ci) packages="$packages clang valgrind libclang-rt-14-dev" ;;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/run.sh BINARY... - runs each cmocka binary, shows what failed, and sums up in a last line.
 #
-# A binary that crashes, hangs for TEST_TIMEOUT seconds or sums up nothing counts as one failed test.
+# TEST_UNDER is a command to run each binary under. A binary that crashes, hangs for TEST_TIMEOUT seconds or sums up nothing counts as one failed test.
 set -u
 passed=0 failed=0 skipped=0
 timeout=${TEST_TIMEOUT:-150}
@@ -14,7 +14,8 @@ count() { # count LABEL LOG: the number in cmocka's summary line of that label
 for binary in "$@"; do
     log=$binary.log
     start=$(date +%s)
-    timeout -k 5 "$timeout" "$binary" >"$log" 2>&1 </dev/null
+    # shellcheck disable=SC2086 # TEST_UNDER is a command and its words
+    timeout -k 5 "$timeout" ${TEST_UNDER:-} "$binary" >"$log" 2>&1 </dev/null
     code=$?
     ok=$(count PASSED "$log") bad=$(count FAILED "$log") skip=$(count SKIPPED "$log")
     if [ "$code" -ne 0 ] && [ "$bad" -eq 0 ]; then

@@ -101,8 +101,8 @@ static void values_are_the_objects_own(void **state)
     assert_int_equal(
         strtoul(strchr(strstr(text->data, "memkit_lru_max_entries{cache"), ' '), NULL, 10), 77);
     assert_non_null(strstr(text->data, "memkit_lru_hits_total{cache=\"values\""));
-    assert_true(
-        strtoul(strstr(text->data, "\nmemkit_process_resident_bytes ") + 31, NULL, 10) > 100000);
+    assert_true(strtoul(strstr(text->data, "\nmemkit_process_resident_bytes ") + 31, NULL, 10) >
+                100000);
     memkit_lru_free(c);
     memkit_pool_free(p);
     assert_null(strstr(written(), "\"values\"")); /* a freed object is gone from the metrics */
@@ -159,8 +159,8 @@ static void it_appends_and_changes_nothing_on_an_error(void **state)
         assert_int_equal(reason, ENOMEM);
         assert_string_equal(text->data, "mine\n");
     }
-    memkit_buf_limit(text, 10);
     memkit_buf_reset(text);
+    assert_int_equal(memkit_buf_limit(text, 10), 0);
     memkit_buf_append_str(text, "mine\n");
     assert_errno(memkit_metrics_write(text), -1, EMSGSIZE);
     assert_string_equal(text->data, "mine\n");
@@ -173,8 +173,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_line_is_of_the_text_format, fresh, drop),
-        cmocka_unit_test_setup_teardown(
-            a_family_is_announced_once_and_its_samples_stand_together, fresh, drop),
+        cmocka_unit_test_setup_teardown(a_family_is_announced_once_and_its_samples_stand_together,
+                                        fresh, drop),
         cmocka_unit_test_setup_teardown(values_are_the_objects_own, fresh, drop),
         cmocka_unit_test_setup_teardown(labels_are_escaped, fresh, drop),
         cmocka_unit_test_setup_teardown(only_named_arenas_are_shown_as_of_their_last_chunk, fresh,

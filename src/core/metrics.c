@@ -64,8 +64,7 @@ static void write_sample(void *arg, const memkit__node *node)
                                    w->family->value(node)) != 0;
 }
 
-/* ---- values
- * ----------------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 #define POOL_VALUE(member)                                  \
     static uint64_t pool_##member(const memkit__node *node) \
@@ -163,8 +162,7 @@ static int write_objects(memkit_buf *out, memkit__kind kind, const char *label,
     return 0;
 }
 
-/* ---- the process
- * ------------------------------------------------------------------------------------- */
+/* ---- the process ---- */
 
 static int write_one(memkit_buf *out, const char *name, const char *type, const char *help,
                      uint64_t value)
@@ -186,7 +184,7 @@ static int write_process(memkit_buf *out)
         {"memkit_process_resident_bytes", "gauge", "Resident memory.", m.rss_bytes},
         {"memkit_process_resident_peak_bytes", "gauge", "Most of that.", m.peak_rss_bytes},
         {"memkit_process_sys_bytes", "gauge", "Private writable memory mapped.", m.sys_bytes},
-        {"memkit_malloc_hooked", "gauge", "1 when malloc is counted.", m.hooked},
+        {"memkit_malloc_hooked", "gauge", "Whether malloc is counted, 1 or 0.", m.hooked},
         {"memkit_heap_alloc_bytes", "gauge", "Allocated and not freed.", m.alloc_bytes},
         {"memkit_heap_alloc_peak_bytes", "gauge", "Most of that.", m.peak_alloc_bytes},
         {"memkit_heap_allocated_bytes_total", "counter", "Allocated since the start.",
