@@ -52,7 +52,7 @@ PROF_SO := $(B)/libmemkit-prof.so.$(VERSION)
 LIBS    := $(CORE_A) $(CORE_SO) $(PROF_A) $(PROF_SO)
 
 SERVICE  := examples/service
-FRONT    := $(addprefix $(B)/$(SERVICE)/,main.o front.o config.o)
+FRONT    := $(addprefix $(B)/$(SERVICE)/,main.o config.o) $(patsubst %.c,$(B)/%.o,$(wildcard $(SERVICE)/front*.c))
 LOAD     := $(patsubst %.c,$(B)/%.o,$(filter-out %/load_main.c,$(wildcard $(SERVICE)/load*.c)))
 COMPARE  := $(patsubst %.c,$(B)/%.o,$(wildcard $(SERVICE)/compare*.c))
 EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-compare)
@@ -160,6 +160,9 @@ $(PROGS): $(B)/tests/%: $(B)/tests/%.o
 	$(say) LD $@
 	$(LINK)
 $(PROGS): LDLIBS = -ldl
+# One that is not position-independent: its addresses of malloc are its own PLT's.
+$(B)/tests/prog_hook_nopie.o: OBJFLAGS = -fno-pie
+$(B)/tests/prog_hook_nopie: LINK_FLAGS = -no-pie
 
 TEST_ENV = MEMKIT_BUILD=$(CURDIR)/$(B) MEMKIT_SAN=$(SAN) MEMKIT_ROOT=$(CURDIR) CC='$(CC)' MAKE='$(MAKE)'
 

@@ -28,8 +28,7 @@
 #define SANITIZED 0
 #endif
 
-/* ---- faults: caught, counted, and the last message kept
- * --------------------------------------------- */
+/* ---- faults: caught, counted, and the last message kept ---- */
 
 extern int faults;
 extern char last_fault[256];
@@ -51,8 +50,7 @@ void catch_faults(void); /* from now on, with faults = 0 */
         assert_int_equal(errno, code);       \
     } while (0)
 
-/* ---- malloc that fails (binaries linked with --wrap: see WRAPPED in the Makefile)
- * ---------------------- */
+/* ---- malloc that fails (binaries linked with --wrap: see WRAPPED in the Makefile) ---- */
 
 /* The nth allocation from now (1 = the next) fails, once or from then on; 0: none does. */
 void fail_malloc(unsigned nth, bool from_then_on);

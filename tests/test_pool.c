@@ -120,8 +120,9 @@ static void a_steady_mix_of_lengths_costs_no_malloc(void **state)
         memkit_buf *b = memkit_pool_get(p, 0);
         size_t n = 100 + next_random(&seed) % (next_random(&seed) % 50 == 0 ? 6000 : 700);
         for (size_t k = 0; k < n; k += 100)
-            memkit_buf_append(b, "0123456789012345678901234567890123456789"
-                                 "012345678901234567890123456789012345678901234567890123456789",
+            memkit_buf_append(b,
+                              "0123456789012345678901234567890123456789"
+                              "012345678901234567890123456789012345678901234567890123456789",
                               100);
         memkit_pool_put(p, b);
     }
@@ -426,9 +427,9 @@ static void a_long_random_life_keeps_every_invariant(void **state)
     size_t n = 0;
     uint64_t seed = 11, gets = 0, puts = 0;
     memkit_pool *p = memkit_pool_new(&(memkit_pool_opts){.max_held_bytes = 300000,
-                                                        .max_thread_bytes = 100000,
-                                                        .max_buf_bytes = 50000,
-                                                        .idle_ms = 1});
+                                                         .max_thread_bytes = 100000,
+                                                         .max_buf_bytes = 50000,
+                                                         .idle_ms = 1});
     for (int step = 0; step < 60000; step++) {
         uint64_t r = next_random(&seed);
         if (r % 8 < 4 && n < 300) {

@@ -1,0 +1,235 @@
+/* compare.h - service-compare, what `make compare` runs: the service before and after under the
+ * same load, and the report on it.
+ *
+ *     compare_main.c     the plan of runs, signals, progress
+ *     compare_opts.c     the command line
+ *     compare_run.c      one run: start, scrape, load, sample, scrape, stop
+ *     compare_proc.c     the service as a child process, and what /proc says of it
+ *     compare_scrape.c   a small HTTP GET, /metrics
+ *     compare_figures.c  from raw counts to the figures of the report; what went wrong, in
+ * sentences compare_report.c   the report's text, once for terminal and Markdown compare_emit.c
+ * headings, paragraphs, tables in both forms; files written whole or not at all compare_json.c all
+ * figures and series
+ */
+#ifndef COMPARE_H
+#define COMPARE_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "load.h"
+
+#define CMP_POPULATIONS_MAX 3
+#define CMP_INSTANCES       10   /* the article's */
+#define CMP_SATURATION      1024 /* connections */
+#define CMP_GRACE_S         2.0
+
+enum { CMP_BEFORE, CMP_AFTER, CMP_SIDES };
+extern const char *const cmp_side_name[CMP_SIDES]; /* "before", "after" */
+
+typedef struct {
+    const char *program[CMP_SIDES];
+    const char *prof; /* libmemkit-prof.so.0 */
+    const char *out;  /* directory */
+    double seconds, saturation_s;
+    double rate;
+    uint64_t ids, seed;
+    size_t id_bytes; /* 0: the three standard populations */
+    unsigned connections;
+    double price_per_gib; /* USD a month */
+    bool json;
+} cmp_opts;
+
+typedef struct {
+    char name[96];
+    load_ids_kind kind;
+    uint64_t ids;
+    size_t id_bytes;
+} cmp_population;
+
+/* compare_opts.c: both exit with status 2 where the command line is wrong. */
+void cmp_parse(int argc, char **argv, cmp_opts *o);
+void cmp_usage_error(const char *what, const char *value);
+
+/* compare_scrape.c */
+
+typedef struct {
+    bool ok;     /* it was scraped */
+    bool hooked; /* the five counters mean something */
+    uint64_t alloc_bytes, peak_alloc_bytes, total_alloc_bytes, mallocs, frees;
+    uint64_t sys_bytes;
+} cmp_counters;
+
+/* GET within timeout_ms in all. Returns the HTTP status, or -1 with errno. The body goes to buf,
+ * '\0'-terminated; EMSGSIZE when it does not fit. */
+int cmp_http_get(const char *target, const char *path, char *buf, size_t cap, int timeout_ms);
+
+/* Scrapes /metrics. 0, or -1 with errno and out->ok false. */
+int cmp_scrape(const char *target, int timeout_ms, cmp_counters *out);
+
+/* The parser behind it, for the text of a scrape. */
+void cmp_counters_parse(const char *text, cmp_counters *out);
+
+/* compare_proc.c */
+
+typedef struct {
+    pid_t pid; /* 0: none */
+    char target[64];
+    int status; /* of waitpid, once gone */
+    bool gone;
+    bool killed; /* by us, because it did not stop when asked */
+} cmp_child;
+
+typedef struct {
+    bool ok;
+    uint64_t cpu_ns, rss_bytes, peak_rss_bytes;
+} cmp_proc;
+
+/* Starts the program at 127.0.0.1 and any port, with `preload` (or none) in LD_PRELOAD, its output
+ * in the file `log`, and waits until it answers /health. 0, or -1 and `why` says what happened. */
+int cmp_child_start(cmp_child *c, const char *program, const char *preload, const char *log,
+                    char *why, size_t cap);
+bool cmp_child_alive(cmp_child *c);
+/* SIGTERM; SIGKILL when that has no effect within `seconds`. */
+void cmp_child_stop(cmp_child *c, double seconds);
+/* Kills the child that runs, if one does; async-signal-safe. */
+void cmp_child_kill(void);
+/* "exit status 3", "killed by signal 9 (Killed)" */
+void cmp_exit_text(int status, char *out, size_t cap);
+uint64_t cmp_proc_cpu_ns(pid_t pid);
+void cmp_proc_read(pid_t pid, cmp_proc *out);
+
+/* compare_run.c */
+
+/* Once a second during a run. */
+typedef struct {
+    double t_s;
+    uint64_t answered, cpu_ns; /* since the start */
+    uint64_t rss_bytes;
+    cmp_counters c; /* .ok false: not scraped in time, or not at all in this run */
+} cmp_sample;
+
+typedef struct {
+    int side; /* CMP_BEFORE, CMP_AFTER */
+    const cmp_population *population;
+    double rate; /* 0: closed loop */
+    bool counters;
+    bool ran;      /* the load was run; else `error` says why not */
+    bool died;     /* the service, before it was asked to stop */
+    bool late_end; /* the last scrape failed: `end` is of the last sample that had one */
+    char error[320];
+    cmp_child child;
+    load_result load;
+    cmp_counters start, end;
+    cmp_counters scrape_cost; /* what one scrape itself adds to the counters */
+    uint64_t scrapes;         /* between start and end */
+    cmp_proc proc_start, proc_end;
+    cmp_sample *sample;
+    size_t samples, sample_cap;
+} cmp_run;
+
+typedef struct {
+    double elapsed_s;
+    uint64_t last_rate, last_p99_ns, rss_bytes, failed, waiting;
+} cmp_progress;
+
+typedef void (*cmp_progress_fn)(void *arg, const cmp_progress *p);
+
+/* Runs it; never fails as a function: what failed is in *run. `log`: file for the service's output.
+ * progress is called about once a second, from another thread. */
+void cmp_run_one(const cmp_opts *o, cmp_run *run, double seconds, unsigned connections,
+                 const char *log, cmp_progress_fn progress, void *arg);
+void cmp_run_free(cmp_run *run);
+
+/* Set by signals: the comparison is to end. cmp_end_load ends the load that runs. */
+extern volatile sig_atomic_t cmp_stop, cmp_end_load;
+
+/* compare_figures.c */
+
+typedef enum {
+    FIG_ALLOC_NOW,
+    FIG_ALLOC_TOTAL,
+    FIG_SYS,
+    FIG_RSS,
+    FIG_PEAK_RSS,
+    FIG_MALLOCS_PER_REQUEST,
+    FIG_BYTES_PER_REQUEST,
+    FIG_BODY_BYTES,
+    FIG_CPU_PER_REQUEST,
+    FIG_P50,
+    FIG_P99,
+    FIG_P999,
+    FIG_RATE,
+    FIG_COST,
+    FIG_COUNT
+} cmp_figure;
+
+typedef enum {
+    UNIT_BYTES,
+    UNIT_PLAIN_BYTES,
+    UNIT_COUNT,
+    UNIT_US,
+    UNIT_MS,
+    UNIT_RATE,
+    UNIT_USD
+} cmp_unit;
+
+typedef struct {
+    const char *key; /* in the JSON, with its unit */
+    const char *label;
+    cmp_unit unit;
+    double article; /* the article's delta in per cent; NAN: it has none */
+} cmp_figure_info;
+
+extern const cmp_figure_info cmp_figures[FIG_COUNT];
+
+/* NAN where there is none. *lower_bound (where not NULL): the truth may be above. */
+double cmp_value(const cmp_opts *o, const cmp_run *r, cmp_figure f, bool *lower_bound);
+double cmp_delta_percent(double before, double after);
+
+/* What is wrong with a run, one sentence each; returns how many there are. */
+typedef struct {
+    bool remark; /* bears on how exact the figures are; the run itself was in order */
+    char text[320];
+} cmp_sentence;
+#define CMP_SENTENCES_MAX 12
+size_t cmp_complaints(const cmp_run *r, cmp_sentence out[CMP_SENTENCES_MAX]);
+
+/* Whether the run makes the comparison void. before is forgiven what after is not. */
+bool cmp_run_void(const cmp_run *r);
+
+/* How much CPU a request and p99 differ from one second of a run to the next, in per cent (standard
+ * deviation over mean, at least 3): differences below that say nothing. NAN: too few seconds. */
+typedef struct {
+    double cpu, p99;
+} cmp_noise;
+cmp_noise cmp_noise_of(const cmp_run *const *runs, size_t n);
+
+/* compare_report.c (its text: compare_report.h), compare_json.c */
+
+typedef struct {
+    char date[40], kernel[160], cpu[100], work_ms[32], cache_size[32], max_workers[32];
+    long cores;
+    double memory_gib;
+} cmp_machine;
+
+typedef struct {
+    cmp_opts o;
+    cmp_machine machine;
+    size_t populations;
+    cmp_population population[CMP_POPULATIONS_MAX];
+    cmp_run run[CMP_POPULATIONS_MAX][CMP_SIDES];
+    size_t saturation_population, bare_population; /* indexes */
+    cmp_run saturation[CMP_SIDES];
+    cmp_run bare[CMP_SIDES]; /* without the counters */
+    double took_s;
+} cmp_report;
+
+bool cmp_report_void(const cmp_report *r);
+int cmp_write_json(FILE *f, const void *report);
+
+#endif

@@ -1,0 +1,67 @@
+/* front_metrics.c - GET /metrics: the service's own figures, then memkit's, as Prometheus reads
+ * them. Codes that libmicrohttpd answers by itself (a line or head that overflows its memory, a
+ * request that is no HTTP) are not among service_requests_total: it tells nobody.
+ */
+#include <errno.h>
+
+#include <memkit/memkit.h>
+
+#include "front_worker.h"
+
+static int write_requests(const front *f, memkit_buf *out)
+{
+    static const uint16_t codes[FRONT_NCODES] = FRONT_CODES;
+    if (memkit_buf_append_str(
+            out, "# HELP service_requests_total Requests answered, by HTTP status code.\n"
+                 "# TYPE service_requests_total counter\n") != 0)
+        return -1;
+    for (unsigned i = 0; i < FRONT_NCODES; i++) {
+        unsigned long long n = 0;
+        for (unsigned k = 0; k < f->n; k++)
+            n += atomic_load_explicit(&f->workers[k].answered[i], memory_order_relaxed);
+        if (memkit_buf_appendf(out, "service_requests_total{code=\"%u\"} %llu\n", codes[i], n) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int write_gauges(const front *f, memkit_buf *out)
+{
+    unsigned long long in_flight = 0, connections = 0;
+    for (unsigned k = 0; k < f->n; k++) {
+        in_flight += atomic_load_explicit(&f->workers[k].in_flight, memory_order_relaxed);
+        connections += atomic_load_explicit(&f->workers[k].connections, memory_order_relaxed);
+    }
+    return memkit_buf_appendf(
+        out,
+        "# HELP service_in_flight Requests that are read or worked on, this one too.\n"
+        "# TYPE service_in_flight gauge\n"
+        "service_in_flight %llu\n"
+        "# HELP service_connections Open connections.\n"
+        "# TYPE service_connections gauge\n"
+        "service_connections %llu\n"
+        "# HELP service_workers Event loops, each with a thread of its own.\n"
+        "# TYPE service_workers gauge\n"
+        "service_workers %u\n",
+        in_flight, connections, f->n);
+}
+
+static void release(void *arg)
+{
+    memkit_buf_free(arg);
+}
+
+int front_metrics(const front *f, service_body *out)
+{
+    memkit_buf *b = memkit_buf_new(8192);
+    if (b == NULL)
+        return -1;
+    if (write_requests(f, b) != 0 || write_gauges(f, b) != 0 || memkit_metrics_write(b) != 0) {
+        int err = errno;
+        memkit_buf_free(b);
+        errno = err;
+        return -1;
+    }
+    *out = (service_body){.data = b->data, .len = b->len, .release = release, .arg = b};
+    return 0;
+}

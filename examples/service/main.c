@@ -1,0 +1,149 @@
+/* main.c - the example service: start, wait for a signal, drain, end.
+ *
+ *     LISTEN_ADDR=127.0.0.1:8080 CACHE_SIZE=1000 service-after &
+ *     curl -X POST 'http://127.0.0.1:8080/process?id=42'
+ *
+ * The workers do everything else (front.c); this thread sleeps in poll. What memory the process
+ * has is logged at both ends; allocations are counted where libmemkit-prof is loaded.
+ */
+#define _GNU_SOURCE /* program_invocation_short_name */
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <memkit/memkit.h>
+
+#include "config.h"
+#include "front.h"
+#include "handler.h"
+
+#define LAST_RESORT_MS 2500 /* after DRAIN_MS; the workers end within 2 s of it: front.c */
+
+static void log_memory(const char *when)
+{
+    const double mib = 1024 * 1024;
+    memkit_memstats_t m;
+    memkit_memstats(&m);
+    fprintf(stderr, "memory at %-5s  rss %8.1f MiB  peak %8.1f MiB  sys %8.1f MiB", when,
+            (double)m.rss_bytes / mib, (double)m.peak_rss_bytes / mib, (double)m.sys_bytes / mib);
+    if (m.hooked)
+        fprintf(stderr,
+                "  allocated %8.1f MiB  in total %10.1f MiB  mallocs %10llu  frees %10llu\n",
+                (double)m.alloc_bytes / mib, (double)m.total_alloc_bytes / mib,
+                (unsigned long long)m.mallocs, (unsigned long long)m.frees);
+    else
+        fprintf(stderr, "  allocations not counted (libmemkit-prof is not loaded)\n");
+}
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit lim;
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur != lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &lim);
+    }
+}
+
+/* The signals are blocked before the first thread is made, so that no other takes them. */
+static int open_signals(void)
+{
+    sigset_t set;
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+static int next_signal(int fd)
+{
+    struct signalfd_siginfo info;
+    return read(fd, &info, sizeof info) == (ssize_t)sizeof info ? (int)info.ssi_signo : SIGTERM;
+}
+
+static void await(struct pollfd *fds, nfds_t n, int timeout_ms)
+{
+    while (poll(fds, n, timeout_ms) < 0 && errno == EINTR)
+        continue;
+}
+
+static void serve(front *f, int signals, int drain_ms)
+{
+    struct pollfd fds[] = {{.fd = signals, .events = POLLIN},
+                           {.fd = front_done_fd(f), .events = POLLIN}};
+    await(fds, 1, -1);
+    fprintf(stderr, "%s: draining\n", strsignal(next_signal(signals)));
+    front_stop(f);
+    await(fds, 2, drain_ms + LAST_RESORT_MS);
+    if (fds[0].revents != 0) {
+        int sig = next_signal(signals);
+        fprintf(stderr, "%s again: ending at once\n", strsignal(sig));
+        _exit(128 + sig);
+    }
+    if (fds[1].revents == 0) {
+        fprintf(stderr, "not drained after %d ms: ending\n", drain_ms + LAST_RESORT_MS);
+        log_memory("end");
+        _exit(0);
+    }
+}
+
+static int run(const service_config *cfg)
+{
+    char why[CONFIG_WHY];
+    int signals = open_signals();
+    raise_descriptor_limit();
+    if (signals < 0 || handler_init(cfg) != 0) {
+        fprintf(stderr, "%s: cannot start: %s\n", program_invocation_short_name, strerror(errno));
+        return EXIT_FAILURE;
+    }
+    front *f = front_open(cfg, why);
+    if (f == NULL) {
+        fprintf(stderr, "%s: %s\n", program_invocation_short_name, why);
+        handler_finish();
+        return EXIT_FAILURE;
+    }
+    int status = EXIT_SUCCESS;
+    log_memory("start");
+    if (front_start(f) == 0) {
+        fprintf(stderr, "listening on %s\n", front_address(f));
+        serve(f, signals, (int)cfg->drain_ms);
+    } else {
+        fprintf(stderr, "%s: cannot start %u workers: %s\n", program_invocation_short_name,
+                cfg->workers, strerror(errno));
+        status = EXIT_FAILURE;
+    }
+    front_close(f);
+    handler_finish();
+    log_memory("end");
+    close(signals);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        config_usage(program_invocation_short_name);
+        return EXIT_SUCCESS;
+    }
+    if (argc > 1) {
+        fprintf(stderr, "%s: unknown argument \"%s\"; try --help\n", program_invocation_short_name,
+                argv[1]);
+        return 2;
+    }
+    service_config cfg;
+    char why[CONFIG_WHY];
+    if (config_load(&cfg, why) != 0) {
+        fprintf(stderr, "%s: %s\n", program_invocation_short_name, why);
+        return 2;
+    }
+    return run(&cfg);
+}

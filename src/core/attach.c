@@ -1,0 +1,111 @@
+/* attach.c - the core's side of the meeting point: finds libmemkit-prof and shows it our objects.
+ *
+ * Looked up once, by the constructor or by whoever asks before it ran (another library's
+ * constructor may). The answer is kept: there is no later attach, and a libmemkit-prof once found
+ * stays loaded. dlsym needs no library of its own on glibc >= 2.34 and musl; in a static program it
+ * finds nothing.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include <memkit/lru.h>
+#include <memkit/pool.h>
+#include <memkit/version.h>
+
+#include "core/arena.h"
+#include "core/attach.h"
+#include "core/internal.h"
+#include "core/registry.h"
+
+/* What a libmemkit-prof's table must cover for us to use it. */
+#define PROF_SIZE (offsetof(memkit__prof_table, detach) + sizeof(void (*)(void)))
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool looked;
+static _Atomic(const memkit__prof_table *) prof;
+
+typedef struct {
+    void (*fn)(void *arg, const memkit__object_row *row);
+    void *arg;
+} row_sink;
+
+static void pool_row(void *arg, const memkit__node *node)
+{
+    const row_sink *sink = arg;
+    memkit_pool_stats_t s;
+    memkit_pool_stats(node->object, &s);
+    sink->fn(sink->arg, &(memkit__object_row){"pool", node->name, s.live_bytes, s.held_bytes});
+}
+
+/* What an LRU holds is in use: its entries. */
+static void lru_row(void *arg, const memkit__node *node)
+{
+    const row_sink *sink = arg;
+    memkit_lru_stats_t s;
+    memkit_lru_stats(node->object, &s);
+    sink->fn(sink->arg, &(memkit__object_row){"lru", node->name, s.bytes, 0});
+}
+
+static void arena_row(void *arg, const memkit__node *node)
+{
+    const row_sink *sink = arg;
+    memkit__object_row row = {"arena", node->name, 0, 0};
+    memkit__arena_row(node, &row.live_bytes, &row.held_bytes);
+    sink->fn(sink->arg, &row);
+}
+
+static void each_object(void (*fn)(void *arg, const memkit__object_row *row), void *arg)
+{
+    row_sink sink = {fn, arg};
+    memkit__each(MEMKIT__POOL, pool_row, &sink);
+    memkit__each(MEMKIT__LRU, lru_row, &sink);
+    memkit__each(MEMKIT__ARENA, arena_row, &sink);
+}
+
+static const memkit__core_table table = {
+    .abi = MEMKIT__ATTACH_ABI,
+    .size = sizeof table,
+    .library_version = MEMKIT_VERSION,
+    .each_object = each_object,
+};
+
+static void look(void)
+{
+    pthread_mutex_lock(&lock);
+    if (!atomic_load(&looked)) {
+        const memkit__prof_table *(*attach)(const memkit__core_table *);
+        void *fn = dlsym(RTLD_DEFAULT, "memkit_prof_attach");
+        memcpy(&attach, &fn, sizeof fn);
+        const memkit__prof_table *found = attach != NULL ? attach(&table) : NULL;
+        if (found != NULL && (found->abi != MEMKIT__ATTACH_ABI || found->size < PROF_SIZE))
+            found = NULL;
+        atomic_store(&prof, found);
+        atomic_store(&looked, true);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+const memkit__prof_table *memkit__prof(void)
+{
+    if (MEMKIT_UNLIKELY(!atomic_load_explicit(&looked, memory_order_acquire)))
+        look();
+    return atomic_load_explicit(&prof, memory_order_relaxed);
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    (void)memkit__prof();
+}
+
+/* The counters may still be read after this, by destructors that run later. */
+__attribute__((destructor)) static void end(void)
+{
+    const memkit__prof_table *found = atomic_load(&prof);
+    if (found != NULL)
+        found->detach(&table);
+}

@@ -1,0 +1,18 @@
+/* attach.h - inside libmemkit-prof: the cores that attached, and whether malloc is ours. The
+ * exported side is core/attach.h. */
+#ifndef MEMKIT_HOOK_ATTACH_H
+#define MEMKIT_HOOK_ATTACH_H
+
+#include "core/attach.h"
+
+#pragma GCC visibility push(hidden)
+
+/* Calls fn for each object of each attached core; fn may not call memkit. */
+void memkit__each_attached(void (*fn)(void *arg, const memkit__object_row *row), void *arg);
+
+/* 1 when calls of malloc reach the hook. */
+int memkit__hooked(void);
+
+#pragma GCC visibility pop
+
+#endif

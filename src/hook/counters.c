@@ -1,0 +1,321 @@
+/* counters.c - where the threads' counters live, and the peak.
+ *
+ *    memkit__me (TLS)        newest chunk          ...          first chunk (static)
+ *    +-------------+       +----+----+----+----+            +----+----+----+----+
+ *    | block ------------> | 1  | 2  | 1  | 0  |  --next--> | 1  | 1  | 2  | 1  |    + `shared`
+ *    | early       |       +----+----+----+----+            +----+----+----+----+
+ *    +-------------+         one block = one hot line + one cold line
+ *
+ * - A block has one writer, the thread that took it (state 1). When the thread ends its counts stay
+ *   where they are and the block becomes free (2) for the next thread, which remembers them as its
+ *   base. So a sum over all blocks is the process's counts, and nothing is ever moved or folded.
+ *   Blocks are never given back; there are as many as threads lived at once.
+ * - A thread without a block counts in `shared`, with atomic adds, and in its own `early`. So are
+ *   counted its first EARLY_CALLS calls, and all that come once it is about to end.
+ * - The end of a thread is a key's destructor. It lets END_ROUNDS rounds of destructors pass, since
+ *   those of other keys allocate and free too, and then gives the block up: not in the last round,
+ *   because a thread whose first call of all is in a destructor misses the first. A block is never
+ *   taken once the end has begun, nor for the few calls that libc makes after the last destructor:
+ *   nobody would free it. Known hole: a thread that never called before, and calls more than
+ *   EARLY_CALLS times in one destructor of the second round or later, keeps its block taken.
+ * - Peak. `reserved` is what all threads have reserved; a block's `room` is what of it is unused:
+ *
+ *       reserved = live + sum of room          0 <= room <= 64 KiB outside the slow path
+ *
+ *   where live is the bytes counted as allocated less those counted as freed. The fast path moves
+ *   bytes between room and live only. So live <= reserved <= live + 64 KiB a thread, and
+ *   peak = max(reserved) is never below the most of live, nor above it by more than that. reserved
+ *   grows before room does and shrinks after it, so that who stops between errs upwards.
+ * - No lock anywhere, nothing waits: all of this runs inside malloc, perhaps in a signal handler.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "hook/counters.h"
+
+#define CHUNK_BLOCKS 127u
+#define EARLY_CALLS  8u
+#define END_ROUNDS   (PTHREAD_DESTRUCTOR_ITERATIONS - 1)
+#define NO_ROOM      (INT64_MIN / 2) /* far out of range, whatever threads add at once */
+
+enum { UNUSED, TAKEN, FREE };
+enum { KEY_NONE, KEY_BUSY, KEY_READY };
+
+typedef struct chunk {
+    struct chunk *next; /* older */
+    atomic_uint used;   /* blocks that ever had a thread */
+    memkit__block blocks[CHUNK_BLOCKS];
+} chunk;
+
+static chunk first;
+static _Atomic(chunk *) newest = &first;
+static atomic_int free_blocks; /* in state FREE, about: saves the search */
+
+static memkit__block shared;
+static _Atomic int64_t reserved;
+static _Atomic int64_t peak;
+
+/* Not blocks of anybody: what a thread points at before it has one, and after its end. */
+static memkit__block fresh = {.room = NO_ROOM};
+static memkit__block late = {.room = NO_ROOM};
+
+MEMKIT__TLS memkit__thread memkit__me = {.block = &fresh};
+
+static pthread_key_t key;
+static atomic_int key_state;
+
+static uint64_t peek(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static memkit__counts counts_of(const memkit__block *b)
+{
+    return (memkit__counts){.mallocs = peek(&b->mallocs),
+                            .frees = peek(&b->frees),
+                            .alloc_bytes = peek(&b->alloc_bytes),
+                            .freed_bytes = peek(&b->freed_bytes)};
+}
+
+/* a - b; differences may wrap and come right again. */
+static memkit__counts minus(memkit__counts a, memkit__counts b)
+{
+    return (memkit__counts){.mallocs = a.mallocs - b.mallocs,
+                            .frees = a.frees - b.frees,
+                            .alloc_bytes = a.alloc_bytes - b.alloc_bytes,
+                            .freed_bytes = a.freed_bytes - b.freed_bytes};
+}
+
+static void reserve(int64_t bytes)
+{
+    int64_t now = atomic_fetch_add(&reserved, bytes) + bytes;
+    int64_t top = atomic_load(&peak);
+    while (now > top && !atomic_compare_exchange_weak(&peak, &top, now)) {
+    }
+}
+
+/* Brings a block's room to the middle. Adds, not stores: a signal may come in between. */
+static void settle(memkit__block *b)
+{
+    int64_t room = atomic_load_explicit(&b->room, memory_order_relaxed);
+    if (room >= 0 && room <= MEMKIT__ROOM_MAX)
+        return;
+    int64_t more = MEMKIT__ROOM_HALF - room;
+    if (more > 0)
+        reserve(more);
+    memkit__room_add(&b->room, (uint64_t)more);
+    if (more < 0)
+        reserve(more);
+}
+
+static memkit__block *find_free(void)
+{
+    if (atomic_load(&free_blocks) <= 0)
+        return NULL;
+    for (chunk *c = atomic_load(&newest); c != NULL; c = c->next) {
+        unsigned used = atomic_load(&c->used);
+        for (unsigned i = 0; i < used; i++) {
+            uint32_t state = FREE;
+            if (atomic_load_explicit(&c->blocks[i].taken, memory_order_relaxed) == FREE &&
+                atomic_compare_exchange_strong(&c->blocks[i].taken, &state, TAKEN)) {
+                atomic_fetch_sub(&free_blocks, 1);
+                return &c->blocks[i];
+            }
+        }
+    }
+    return NULL;
+}
+
+static memkit__block *take_block(void)
+{
+    memkit__block *b = find_free();
+    while (b == NULL) {
+        chunk *c = atomic_load(&newest);
+        unsigned i = atomic_load(&c->used);
+        while (i < CHUNK_BLOCKS && !atomic_compare_exchange_weak(&c->used, &i, i + 1)) {
+        }
+        if (i < CHUNK_BLOCKS) {
+            b = &c->blocks[i];
+            atomic_store(&b->taken, TAKEN);
+            break;
+        }
+        chunk *more =
+            mmap(NULL, sizeof *more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (more == MAP_FAILED)
+            return NULL;
+        more->next = c;
+        if (!atomic_compare_exchange_strong(&newest, &c, more))
+            munmap(more, sizeof *more); /* another thread was faster */
+    }
+    return b;
+}
+
+/* The block's thread counts elsewhere already. */
+static void leave_block(memkit__block *b)
+{
+    int64_t room = atomic_exchange(&b->room, 0);
+    reserve(-room);
+    atomic_store(&b->taken, FREE);
+    atomic_fetch_add(&free_blocks, 1);
+}
+
+static void at_thread_end(void *armed)
+{
+    if (++memkit__me.rounds < END_ROUNDS && pthread_setspecific(key, armed) == 0)
+        return;
+    memkit__block *b = memkit__me.block;
+    memkit__me.block = &late;
+    if (b != &fresh && b != &late) {
+        memkit__me.early = minus(counts_of(b), b->base);
+        leave_block(b);
+    }
+}
+
+/* Sees to it that at_thread_end will run. False while another thread, or the code under this signal
+ * handler, is making the key. */
+static bool arm(void)
+{
+    int state = atomic_load(&key_state);
+    if (state == KEY_NONE && atomic_compare_exchange_strong(&key_state, &state, KEY_BUSY)) {
+        bool made = pthread_key_create(&key, at_thread_end) == 0;
+        state = made ? KEY_READY : KEY_NONE;
+        atomic_store(&key_state, state);
+    }
+    return state == KEY_READY && pthread_setspecific(key, &key) == 0; /* which may allocate */
+}
+
+memkit__block *memkit__own_block(void)
+{
+    if (memkit__me.block != &fresh)
+        return memkit__me.block == &late ? NULL : memkit__me.block;
+    if (memkit__me.rounds > 0)
+        return NULL;
+    int saved = errno;
+    memkit__block *b = arm() ? take_block() : NULL;
+    if (b != NULL && memkit__me.block != &fresh) {
+        leave_block(b); /* arm allocated, or a signal handler: it took one meanwhile */
+        b = memkit__me.block;
+    } else if (b != NULL) {
+        b->base = minus(counts_of(b), memkit__me.early);
+        memkit__me.block = b;
+    }
+    errno = saved;
+    return b;
+}
+
+/* True when the thread has a block now. */
+static bool early_call(void)
+{
+    uint32_t n = ++memkit__me.early_calls;
+    if (n > EARLY_CALLS)
+        return memkit__own_block() != NULL;
+    if (n == 1) { /* armed this early it sees the end begin */
+        int saved = errno;
+        (void)arm();
+        errno = saved;
+    }
+    return false;
+}
+
+static void count_shared(uint64_t allocated, uint64_t freed, unsigned mallocs, unsigned frees)
+{
+    reserve((int64_t)(allocated - freed));
+    atomic_fetch_add(&shared.mallocs, mallocs);
+    atomic_fetch_add(&shared.frees, frees);
+    atomic_fetch_add(&shared.alloc_bytes, allocated);
+    atomic_fetch_add(&shared.freed_bytes, freed);
+    memkit__counts *early = &memkit__me.early;
+    early->mallocs += mallocs;
+    early->frees += frees;
+    early->alloc_bytes += allocated;
+    early->freed_bytes += freed;
+}
+
+void memkit__count_slow(uint64_t allocated, uint64_t freed, unsigned mallocs, unsigned frees)
+{
+    memkit__block *b = memkit__me.block;
+    if (b == &fresh || b == &late) {
+        atomic_store(&b->room, NO_ROOM);
+        if (b == &late || !early_call()) {
+            count_shared(allocated, freed, mallocs, frees);
+            return;
+        }
+        b = memkit__me.block;
+        memkit__room_add(&b->room, freed - allocated);
+    }
+    settle(b);
+    memkit__own_add(&b->mallocs, mallocs);
+    memkit__own_add(&b->alloc_bytes, allocated);
+    memkit__own_add(&b->frees, frees);
+    memkit__own_add(&b->freed_bytes, freed);
+}
+
+void memkit__thread_counts(memkit__counts *out)
+{
+    const memkit__block *b = memkit__me.block;
+    *out = b == &fresh || b == &late ? memkit__me.early : minus(counts_of(b), b->base);
+}
+
+/* Two passes, frees first: a block that was freed had been allocated before, so that however the
+ * threads go on meanwhile the sum of frees is never above that of mallocs. */
+void memkit__process_counts(memkit__counts *out)
+{
+    memkit__counts sum = {.frees = peek(&shared.frees), .freed_bytes = peek(&shared.freed_bytes)};
+    for (const chunk *c = atomic_load(&newest); c != NULL; c = c->next) {
+        unsigned used = atomic_load(&c->used);
+        for (unsigned i = 0; i < used; i++) {
+            sum.frees += peek(&c->blocks[i].frees);
+            sum.freed_bytes += peek(&c->blocks[i].freed_bytes);
+        }
+    }
+    atomic_thread_fence(memory_order_acquire);
+    sum.mallocs = peek(&shared.mallocs);
+    sum.alloc_bytes = peek(&shared.alloc_bytes);
+    for (const chunk *c = atomic_load(&newest); c != NULL; c = c->next) {
+        unsigned used = atomic_load(&c->used);
+        for (unsigned i = 0; i < used; i++) {
+            sum.mallocs += peek(&c->blocks[i].mallocs);
+            sum.alloc_bytes += peek(&c->blocks[i].alloc_bytes);
+        }
+    }
+    /* What came between the passes may be on top. A program that frees what never came through
+     * here can make live negative. */
+    int64_t live = (int64_t)(sum.alloc_bytes - sum.freed_bytes);
+    int64_t top = atomic_load(&peak);
+    sum.peak_bytes = (uint64_t)(top > live ? top : live);
+    *out = sum;
+}
+
+/* The other threads are gone, and some may have been between `reserved` and `room`. Their counts
+ * stay: the child has their memory too. */
+static void in_child(void)
+{
+    memkit__block *own = memkit__own_block();
+    int free_now = 0;
+    for (chunk *c = atomic_load(&newest); c != NULL; c = c->next) {
+        unsigned used = atomic_load(&c->used);
+        for (unsigned i = 0; i < used; i++) {
+            memkit__block *b = &c->blocks[i];
+            if (b == own)
+                continue;
+            atomic_store(&b->room, 0);
+            atomic_store(&b->taken, FREE);
+            free_now++;
+        }
+    }
+    atomic_store(&free_blocks, free_now);
+    memkit__counts now;
+    memkit__process_counts(&now);
+    int64_t room = own != NULL ? atomic_load(&own->room) : 0;
+    atomic_store(&reserved, (int64_t)(now.alloc_bytes - now.freed_bytes) + room);
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, in_child);
+}

@@ -1,0 +1,151 @@
+/* counters.h - one block of counters a thread; see counters.c for how they come and go.
+ *
+ * The inline functions are the hook's fast path: no lock prefix, no fence, no branch but the one
+ * that asks whether `room` left [0, MEMKIT__ROOM_MAX]. A thread that has no block yet points at one
+ * of which the room is always out of range, so that "is there a block" needs no test of its own.
+ */
+#ifndef MEMKIT_HOOK_COUNTERS_H
+#define MEMKIT_HOOK_COUNTERS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/attach.h"
+#include "core/internal.h"
+
+#pragma GCC visibility push(hidden)
+
+/* What a thread may have reserved ahead of its use, and what the slow path leaves it. */
+#define MEMKIT__ROOM_MAX  ((int64_t)64 * 1024)
+#define MEMKIT__ROOM_HALF (MEMKIT__ROOM_MAX / 2)
+
+typedef struct {
+    /* The hot line: written by the block's thread alone, read by anybody. */
+    _Alignas(128) _Atomic uint64_t mallocs;
+    _Atomic uint64_t frees;
+    _Atomic uint64_t alloc_bytes; /* usable bytes allocated */
+    _Atomic uint64_t freed_bytes; /* usable bytes freed */
+    _Atomic int64_t room;         /* reserved in `reserved` of counters.c and not yet used */
+
+    /* The cold line. */
+    _Alignas(64) _Atomic uint32_t taken; /* by a living thread, or free, or never used */
+    memkit__counts base;                 /* the counts when this thread took the block */
+} memkit__block;
+
+/* All the thread-local storage of the counters. */
+typedef struct {
+    memkit__block *block; /* never NULL */
+    uint32_t early_calls; /* that came while the thread had no block yet */
+    uint32_t rounds;      /* of key destructors that the thread went through */
+    memkit__counts early; /* what this thread counted in the shared block before its own, or in all
+                             once it gave that up */
+} memkit__thread;
+
+extern MEMKIT__TLS memkit__thread memkit__me;
+
+/* Counts what the fast path could not: the room of memkit__me.block is off limits, and already
+ * changed by freed - allocated. Keeps errno. */
+void memkit__count_slow(uint64_t allocated, uint64_t freed, unsigned mallocs, unsigned frees);
+
+/* The calling thread's block, taken now if need be; NULL: there is none to be had, or the thread is
+ * past its end. */
+memkit__block *memkit__own_block(void);
+
+void memkit__thread_counts(memkit__counts *out);
+void memkit__process_counts(memkit__counts *out);
+
+/* Adds to a counter that only this thread writes. On x86 one instruction, so that a signal handler
+ * that allocates cannot fall in between either; gcc makes three of the portable form. */
+static inline void memkit__own_add(_Atomic uint64_t *counter, uint64_t n)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("addq %1, %0" : "+m"(*counter) : "er"(n) : "cc");
+#else
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, now + n, memory_order_relaxed);
+#endif
+}
+
+/* Adds to the room; true when it is then out of range. */
+static inline bool memkit__room_add(_Atomic int64_t *room, uint64_t n)
+{
+#if defined(__x86_64__)
+    bool above; /* as unsigned: what is negative is above too */
+    __asm__ volatile("addq %2, %0\n\tcmpq %3, %0"
+                     : "+m"(*room), "=@cca"(above)
+                     : "r"(n), "i"(MEMKIT__ROOM_MAX)
+                     : "cc");
+    return above;
+#else
+    int64_t now = (int64_t)((uint64_t)atomic_load_explicit(room, memory_order_relaxed) + n);
+    atomic_store_explicit(room, now, memory_order_relaxed);
+    return (uint64_t)now > (uint64_t)MEMKIT__ROOM_MAX;
+#endif
+}
+
+/* Takes from the room, which only has a lower end to fall off: true when it is then negative. */
+static inline bool memkit__room_sub(_Atomic int64_t *room, uint64_t n)
+{
+#if defined(__x86_64__)
+    bool below;
+    __asm__ volatile("subq %2, %0" : "+m"(*room), "=@ccs"(below) : "r"(n));
+    return below;
+#else
+    int64_t now = (int64_t)((uint64_t)atomic_load_explicit(room, memory_order_relaxed) - n);
+    atomic_store_explicit(room, now, memory_order_relaxed);
+    return now < 0;
+#endif
+}
+
+/* False: memkit__count_slow must do it. */
+static inline bool memkit__try_count_malloc(uint64_t bytes)
+{
+    memkit__block *b = memkit__me.block;
+    if (MEMKIT_UNLIKELY(memkit__room_sub(&b->room, bytes)))
+        return false;
+    memkit__own_add(&b->mallocs, 1);
+    memkit__own_add(&b->alloc_bytes, bytes);
+    return true;
+}
+
+static inline bool memkit__try_count_free(uint64_t bytes)
+{
+    memkit__block *b = memkit__me.block;
+    if (MEMKIT_UNLIKELY(memkit__room_add(&b->room, bytes)))
+        return false;
+    memkit__own_add(&b->frees, 1);
+    memkit__own_add(&b->freed_bytes, bytes);
+    return true;
+}
+
+static inline void memkit__count_malloc(uint64_t bytes)
+{
+    if (MEMKIT_UNLIKELY(!memkit__try_count_malloc(bytes)))
+        memkit__count_slow(bytes, 0, 1, 0);
+}
+
+static inline void memkit__count_free(uint64_t bytes)
+{
+    if (MEMKIT_UNLIKELY(!memkit__try_count_free(bytes)))
+        memkit__count_slow(0, bytes, 0, 1);
+}
+
+/* One of each, and the room sees the difference only: the old block does not outlive the new one.
+ */
+static inline void memkit__count_realloc(uint64_t old, uint64_t bytes)
+{
+    memkit__block *b = memkit__me.block;
+    if (MEMKIT_UNLIKELY(memkit__room_add(&b->room, old - bytes))) {
+        memkit__count_slow(bytes, old, 1, 1);
+        return;
+    }
+    memkit__own_add(&b->mallocs, 1);
+    memkit__own_add(&b->alloc_bytes, bytes);
+    memkit__own_add(&b->frees, 1);
+    memkit__own_add(&b->freed_bytes, old);
+}
+
+#pragma GCC visibility pop
+
+#endif

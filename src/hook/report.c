@@ -1,0 +1,231 @@
+/* report.c - MEMKIT_STATS=1 or MEMKIT_STATS=FILE: what the process allocated, as a table at its
+ * end.
+ *
+ *     memkit: sort, process 4711
+ *       mallocs                       1204
+ *       frees                          987
+ *       allocated in total         3670016 bytes
+ *       in use at exit               81920 bytes
+ *       ...
+ *       pool default                  4096 bytes live       65536 held
+ *
+ * - To standard error, or appended to FILE in one write, so that the tables of a whole `make` do
+ * not mix. A FILE is what has a '/' or a '.' in its name; empty and 0 mean no table; anything else
+ * is said on standard error at the start, once, and then there is no table.
+ * - It comes when the process returns from main or calls exit; not after _exit, abort or a signal.
+ * - Nothing here allocates: the figures are read at the very end, and must not move.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hook/attach.h"
+#include "hook/counters.h"
+#include "hook/report.h"
+
+#define MAX_ROWS  64
+#define PATH_ROOM 4096
+
+typedef struct {
+    char text[12288];
+    size_t len;
+} page;
+
+static enum { NO_TABLE, TO_STDERR, TO_FILE } target;
+static char path[PATH_ROOM]; /* absolute: the program may change its directory */
+
+/* The standard error of the start, for programs that close theirs before they end (ls, sort, all of
+ * coreutils do). High up, where it changes no descriptor that the program counts on. */
+static int spare_fd = -1;
+static struct stat spare_stat;
+
+static struct {
+    char label[44];
+    uint64_t live, held;
+} rows[MAX_ROWS];
+static int n_rows;
+static int n_lost; /* rows that found no place */
+
+/* What does not fit is cut off. */
+__attribute__((format(printf, 2, 3))) static void print(page *out, const char *fmt, ...)
+{
+    size_t room = sizeof out->text - out->len;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(out->text + out->len, room, fmt, ap);
+    va_end(ap);
+    if (n > 0)
+        out->len += (size_t)n < room ? (size_t)n : room - 1;
+}
+
+static void write_all(int fd, const char *text, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, text, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return;
+        text += n;
+        len -= (size_t)n;
+    }
+}
+
+__attribute__((format(printf, 1, 2))) static void complain(const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (n > 0)
+        write_all(STDERR_FILENO, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
+}
+
+int memkit__report_wanted(void)
+{
+    return target != NO_TABLE;
+}
+
+void memkit__report_keep(void *unused, const memkit__object_row *row)
+{
+    (void)unused;
+    if (n_rows == MAX_ROWS) {
+        n_lost++;
+        return;
+    }
+    snprintf(rows[n_rows].label, sizeof rows[n_rows].label, "%s %s", row->kind,
+             row->name != NULL ? row->name : "");
+    rows[n_rows].live = row->live_bytes;
+    rows[n_rows].held = row->held_bytes;
+    n_rows++;
+}
+
+/* VmHWM, bytes. getrusage would tell a maximum that execve inherits from the shell. */
+static uint64_t rss_peak(void)
+{
+    char text[4096];
+    int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    const char *line = strstr(text, "\nVmHWM:");
+    return line != NULL ? strtoull(line + 7, NULL, 10) * 1024 : 0;
+}
+
+static int open_file(void)
+{
+    return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666);
+}
+
+static void keep_stderr(void)
+{
+    spare_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 1000);
+    if (spare_fd < 0)
+        spare_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 200);
+    if (spare_fd >= 0 && fstat(spare_fd, &spare_stat) != 0)
+        spare_fd = -1;
+}
+
+static bool is_spare(int fd)
+{
+    struct stat now;
+    return spare_fd >= 0 && fstat(fd, &now) == 0 && now.st_dev == spare_stat.st_dev &&
+           now.st_ino == spare_stat.st_ino;
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    const char *value = getenv("MEMKIT_STATS");
+    if (value == NULL || value[0] == '\0' || strcmp(value, "0") == 0)
+        return;
+    if (strcmp(value, "1") == 0) {
+        keep_stderr();
+        target = TO_STDERR;
+        return;
+    }
+    if (strpbrk(value, "/.") == NULL) {
+        complain("memkit: MEMKIT_STATS=%s: neither 1 nor a file; for a file of that name: ./%s\n",
+                 value, value);
+        return;
+    }
+    size_t at = 0;
+    if (value[0] != '/' && getcwd(path, sizeof path) != NULL) {
+        at = strlen(path);
+        path[at++] = '/';
+    }
+    if (strlen(value) >= sizeof path - at) {
+        complain("memkit: MEMKIT_STATS: the file's name is too long\n");
+        return;
+    }
+    strcpy(path + at, value);
+    int fd = open_file();
+    if (fd < 0) {
+        complain("memkit: MEMKIT_STATS=%s: %s\n", value, strerror(errno));
+        return;
+    }
+    close(fd);
+    target = TO_FILE;
+}
+
+static void print_bytes(page *out, const char *label, uint64_t bytes)
+{
+    print(out, "  %-24s %16llu bytes\n", label, (unsigned long long)bytes);
+}
+
+static void put(const page *out)
+{
+    int fd = -1;
+    if (target == TO_FILE) {
+        fd = open_file();
+        if (fd < 0)
+            complain("memkit: %s: %s\n", path, strerror(errno));
+    } else if (is_spare(STDERR_FILENO) || spare_fd < 0) {
+        fd = STDERR_FILENO;
+    } else if (is_spare(
+                   spare_fd)) { /* else the program closed it, and the number is another file's */
+        fd = spare_fd;
+    }
+    if (fd >= 0)
+        write_all(fd, out->text, out->len);
+    if (target == TO_FILE && fd >= 0)
+        close(fd);
+}
+
+__attribute__((destructor)) static void end(void)
+{
+    if (target == NO_TABLE)
+        return;
+    memkit__counts c;
+    memkit__process_counts(&c);
+    memkit__each_attached(memkit__report_keep, NULL);
+    static page out; /* too large for the stack of whoever calls exit */
+    print(&out, "memkit: %s, process %ld\n", program_invocation_short_name, (long)getpid());
+    if (memkit__hooked()) {
+        print(&out, "  %-24s %16llu\n", "mallocs", (unsigned long long)c.mallocs);
+        print(&out, "  %-24s %16llu\n", "frees", (unsigned long long)c.frees);
+        print_bytes(&out, "allocated in total", c.alloc_bytes);
+        print_bytes(&out, "in use at exit",
+                    c.alloc_bytes > c.freed_bytes ? c.alloc_bytes - c.freed_bytes : 0);
+        print_bytes(&out, "peak", c.peak_bytes);
+    } else {
+        print(&out, "  malloc is not hooked: the program has one of its own\n");
+    }
+    print_bytes(&out, "RSS peak", rss_peak());
+    for (int i = 0; i < n_rows; i++)
+        print(&out, "  %-24s %16llu bytes live %16llu held\n", rows[i].label,
+              (unsigned long long)rows[i].live, (unsigned long long)rows[i].held);
+    if (n_lost > 0)
+        print(&out, "  and %d more\n", n_lost);
+    put(&out);
+}

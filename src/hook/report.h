@@ -1,0 +1,17 @@
+/* report.h - MEMKIT_STATS: a table at the end of the process. */
+#ifndef MEMKIT_HOOK_REPORT_H
+#define MEMKIT_HOOK_REPORT_H
+
+#include "core/attach.h"
+
+#pragma GCC visibility push(hidden)
+
+/* Keeps a row for the table; for a core that is about to leave. */
+void memkit__report_keep(void *unused, const memkit__object_row *row);
+
+/* Whether there will be a table. */
+int memkit__report_wanted(void);
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,478 @@
+/* test_service.c - what the example service answers, over a real socket: routes, methods, ids,
+ * limits, pipelining, and what the two caches keep. Both programs, a new process for each test.
+ * Starting, signals and settings are test_service_config.c's, load is test_service_load.c's.
+ */
+#define _GNU_SOURCE
+
+#include "test_service.h"
+
+#define MAX_LINE (16 << 10)
+#define MAX_BODY (64 << 10)
+
+static service svc;
+static bool is_after;
+static answer a;
+
+static int start(void **state)
+{
+    static const char *const settings[] = {"LISTEN_ADDR=127.0.0.1:0", "MAX_WORKERS=2", "WORK_MS=5",
+                                           "CACHE_SIZE=4", NULL};
+    is_after = strcmp(*state, "service-after") == 0;
+    service_start(&svc, *state, settings);
+    return 0;
+}
+
+/* Each test also asks that the service survives it and ends well; under a sanitizer that is:
+ * without a leak. */
+static int stop(void **state)
+{
+    (void)state;
+    int code = service_stop(&svc);
+    if (code != 0)
+        print_error("exit code %d: %s\n", code, svc.log);
+    return code;
+}
+
+/* ---- routes and methods ---- */
+
+static void health_and_metrics_answer_get_and_head(void **state)
+{
+    (void)state;
+    client c;
+    char value[64];
+    client_open(&c, &svc);
+    ask(&c, &a, "GET /health");
+    assert_int_equal(a.status, 200);
+    assert_string_equal(a.body, "ok");
+    assert_string_equal(field(&a, "Content-Type", value, sizeof value), "text/plain");
+    ask(&c, &a, "HEAD /health");
+    assert_int_equal(a.status, 200);
+    assert_string_equal(field(&a, "Content-Length", value, sizeof value), "2");
+    ask(&c, &a, "HEAD /metrics");
+    assert_int_equal(a.status, 200);
+    ask(&c, &a, "GET /metrics");
+    assert_int_equal(a.status, 200);
+    assert_string_equal(field(&a, "Content-Type", value, sizeof value),
+                        "text/plain; version=0.0.4");
+    assert_non_null(strstr(a.body, "memkit_process_resident_bytes "));
+    client_close(&c);
+}
+
+static void metrics_count_requests_by_code(void **state)
+{
+    (void)state;
+    client c;
+    client_open(&c, &svc);
+    ask(&c, &a, "POST /process?id=1");
+    ask(&c, &a, "POST /process?id=2");
+    ask(&c, &a, "GET /nowhere");
+    ask(&c, &a, "GET /process?id=1");
+    assert_int_equal((int)metric(&svc, "service_requests_total{code=\"404\"}"), 1);
+    assert_int_equal((int)metric(&svc, "service_requests_total{code=\"405\"}"), 1);
+    assert_int_equal((int)metric(&svc, "service_requests_total{code=\"400\"}"), 0);
+    /* the two, and the three reads above, one connection each */
+    assert_int_equal((int)metric(&svc, "service_requests_total{code=\"200\"}"), 5);
+    assert_int_equal((int)metric(&svc, "service_in_flight"), 1); /* itself */
+    assert_true(metric(&svc, "service_connections") >= 2);
+    client_close(&c);
+}
+
+static void other_paths_are_404_and_other_methods_405_with_allow(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line;
+        int status;
+        const char *allow;
+    } table[] = {
+        {"GET /", 404, NULL},
+        {"POST /process/?id=1", 404, NULL},
+        {"POST /Process?id=1", 404, NULL},
+        {"GET /health%00", 404, NULL},
+        {"GET /processprocessprocess", 404, NULL},
+        {"GET /process?id=1", 405, "POST"},
+        {"HEAD /process?id=1", 405, "POST"},
+        {"PUT /process?id=1", 405, "POST"},
+        {"POST /health", 405, "GET, HEAD"},
+        {"DELETE /metrics", 405, "GET, HEAD"},
+        {"GET /%68ealth", 200, NULL},
+        {"GET /health?x=1", 200, NULL},
+        {"GET http://example.org/health", 200, NULL},
+        {"POST http://example.org:80/process?id=1", 200, NULL},
+    };
+    client c;
+    char value[64];
+    client_open(&c, &svc);
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        ask(&c, &a, table[i].line);
+        if (a.status != table[i].status)
+            fail_msg("%s: %d", table[i].line, a.status);
+        const char *allow = field(&a, "Allow", value, sizeof value);
+        if (table[i].allow == NULL)
+            assert_null(allow);
+        else
+            assert_string_equal(allow, table[i].allow);
+    }
+    client_close(&c);
+}
+
+/* ---- ids ---- */
+
+static void an_id_is_decoded_as_a_query_is(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *query, *id;
+        size_t len;
+    } table[] = {
+        {"id=plain", "plain", 5},    {"id=a%20b", "a b", 3},       {"id=a+b", "a b", 3},
+        {"id=%2B%2b", "++", 2},      {"id=%41%5a%5A", "AZZ", 3},   {"id=%26%3D%25", "&=%", 3},
+        {"id=x%00y", "x\0y", 3},     {"id=%FF%fe", "\xff\xfe", 2}, {"id=k=v", "k=v", 3},
+        {"id=1st&id=2nd", "1st", 3}, {"a=1&id=n&b=2", "n", 1},     {"&&id=amp&", "amp", 3},
+        {"%69%64=key", "key", 3},    {"xid=no&id=yes", "yes", 3},  {"id=?/", "?/", 2},
+        {"idx=9&id=8", "8", 1},      {"id=%00", "\0", 1},          {"id=%2500", "%00", 3},
+    };
+    client c;
+    client_open(&c, &svc);
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        char line[128];
+        snprintf(line, sizeof line, "POST /process?%s", table[i].query);
+        ask(&c, &a, line);
+        if (a.status != 200 || a.body_len != table[i].len ||
+            memcmp(a.body, table[i].id, table[i].len) != 0)
+            fail_msg("%s: %d \"%s\"", table[i].query, a.status, a.body);
+    }
+    client_close(&c);
+}
+
+static void a_missing_id_or_a_malformed_escape_is_400(void **state)
+{
+    (void)state;
+    static const char *const missing[] = {"",      "?",      "?id",          "?id=", "?i=1",
+                                          "?ID=1", "?xid=1", "?id=&id=late", "?=id", "?id%00=1"};
+    static const char *const malformed[] = {"?id=%",    "?id=a%4",        "?id=%zz",     "?id=%%41",
+                                            "?id=%4g1", "?x=%zz&id=fine", "?%=1&id=fine"};
+    client c;
+    char line[128];
+    client_open(&c, &svc);
+    for (size_t i = 0; i < sizeof missing / sizeof missing[0]; i++) {
+        snprintf(line, sizeof line, "POST /process%s", missing[i]);
+        ask(&c, &a, line);
+        if (a.status != 400 || strcmp(a.body, "missing id query param") != 0)
+            fail_msg("%s: %d %s", line, a.status, a.body);
+    }
+    for (size_t i = 0; i < sizeof malformed / sizeof malformed[0]; i++) {
+        snprintf(line, sizeof line, "POST /process%s", malformed[i]);
+        ask(&c, &a, line);
+        if (a.status != 400 || strstr(a.body, "malformed escape") == NULL)
+            fail_msg("%s: %d %s", line, a.status, a.body);
+    }
+    client_close(&c);
+}
+
+/* "POST /process?id=" + n bytes that differ from place to place. */
+static char *line_with_id(size_t n)
+{
+    static const char start_of_line[] = "POST /process?id=";
+    char *line = malloc(sizeof start_of_line + n);
+    assert_non_null(line);
+    strcpy(line, start_of_line);
+    for (size_t i = 0; i < n; i++)
+        line[sizeof start_of_line - 1 + i] = (char)('a' + (i * 7 + i / 26) % 26);
+    line[sizeof start_of_line - 1 + n] = '\0';
+    return line;
+}
+
+static void ids_of_every_length_come_back_whole(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = {1,    31,   32,   1023, 1024, 1025,  1100,
+                                     1200, 1300, 2000, 4096, 8000, 16000, 0};
+    client c;
+    client_open(&c, &svc);
+    for (size_t i = 0; lengths[i] > 0; i++) {
+        char *line = line_with_id(lengths[i]);
+        ask(&c, &a, line);
+        assert_int_equal(a.status, 200);
+        expect_body(&a, strchr(line, '=') + 1, lengths[i]);
+        free(line);
+    }
+    client_close(&c);
+}
+
+/* ---- the caches ---- */
+
+static void before_appends_and_after_keeps_the_latest(void **state)
+{
+    (void)state;
+    client c, d;
+    client_open(&c, &svc);
+    client_open(&d, &svc);
+    for (int i = 1; i <= 3; i++) {
+        ask(i == 2 ? &d : &c, &a, "POST /process?id=ab"); /* the cache is of all connections */
+        assert_int_equal(a.status, 200);
+        assert_string_equal(a.body, is_after ? "ab" : i == 1 ? "ab" : i == 2 ? "abab" : "ababab");
+    }
+    ask(&c, &a, "POST /process?id=cd");
+    assert_string_equal(a.body, "cd");
+    client_close(&c);
+    client_close(&d);
+}
+
+static void after_bounds_its_cache_and_reads_it(void **state)
+{
+    (void)state;
+    client c;
+    char line[64];
+    client_open(&c, &svc);
+    for (int i = 0; i < 20; i++) {
+        snprintf(line, sizeof line, "POST /process?id=n%d", i);
+        ask(&c, &a, line);
+    }
+    assert_int_equal((int)metric(&svc, "memkit_lru_entries{cache=\"ids\",id=\"0\"}"), 4);
+    assert_int_equal((int)metric(&svc, "memkit_lru_hits_total{cache=\"ids\",id=\"0\"}"), 0);
+    ask(&c, &a, "POST /process?id=n18");
+    assert_string_equal(a.body, "n18");
+    assert_int_equal((int)metric(&svc, "memkit_lru_hits_total{cache=\"ids\",id=\"0\"}"), 1);
+    assert_int_equal((int)metric(&svc, "memkit_lru_pinned_bytes{cache=\"ids\",id=\"0\"}"), 0);
+    assert_int_equal((int)metric(&svc, "memkit_pool_live_buffers{pool=\"answers\",id=\"0\"}"), 0);
+    client_close(&c);
+}
+
+/* ---- limits ---- */
+
+static void a_request_line_of_16_kib_is_served_and_a_longer_one_is_414(void **state)
+{
+    (void)state;
+    const size_t around = strlen("POST /process?id=") + strlen(" HTTP/1.1");
+    static const size_t over[] = {1, 3000, 7000, 9000, 100000, 1 << 20};
+    client c;
+    client_open(&c, &svc);
+    char *line = line_with_id(MAX_LINE - around);
+    ask(&c, &a, line);
+    assert_int_equal(a.status, 200);
+    assert_int_equal(a.body_len, MAX_LINE - around);
+    free(line);
+    client_close(&c);
+    for (size_t i = 0; i < sizeof over / sizeof over[0]; i++) {
+        client_open(&c, &svc);
+        line = line_with_id(MAX_LINE - around + over[i]);
+        ask(&c, &a, line);
+        if (a.status != 414)
+            fail_msg("%zu over: %d", over[i], a.status);
+        free(line);
+        client_close(&c);
+    }
+}
+
+/* A head near the limit must not end in a silent close: the answer's own head needs room too. */
+static void heads_are_served_or_are_431(void **state)
+{
+    (void)state;
+    static char request[70000];
+    int served = 0, refused = 0;
+    for (size_t n = 20000; n < 26000; n += 97) {
+        client c;
+        client_open(&c, &svc);
+        int at = sprintf(request, "GET /health" HOST "X: ");
+        memset(request + at, 'x', n);
+        strcpy(request + at + n, "\r\n\r\n");
+        client_text(&c, request);
+        client_read(&c, &a, false);
+        served += a.status == 200;
+        refused += a.status == 431;
+        if (a.status != 200 && a.status != 431)
+            fail_msg("%zu bytes: %d", n, a.status);
+        client_close(&c);
+    }
+    assert_true(served > 0 && refused > 0);
+}
+
+static void thousands_of_arguments_need_no_memory(void **state)
+{
+    (void)state;
+    static char line[MAX_LINE];
+    client c;
+    int at = sprintf(line, "POST /process?");
+    for (int i = 0; i < 7000; i++)
+        at += sprintf(line + at, "a&");
+    sprintf(line + at, "id=found");
+    client_open(&c, &svc);
+    ask(&c, &a, line);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(a.body, "found");
+    client_close(&c);
+}
+
+static void a_body_is_read_up_to_64_kib_and_413_beyond(void **state)
+{
+    (void)state;
+    static char body[MAX_BODY + 1];
+    char head[256];
+    client c;
+    memset(body, 'b', sizeof body);
+    client_open(&c, &svc);
+    for (int i = 0; i < 2; i++) { /* twice: the connection must be fit for the next request */
+        snprintf(head, sizeof head, "POST /process?id=%d" HOST "Content-Length: %d\r\n\r\n", i,
+                 MAX_BODY);
+        client_text(&c, head);
+        client_send(&c, body, MAX_BODY);
+        client_read(&c, &a, false);
+        assert_int_equal(a.status, 200);
+        assert_int_equal(a.body[0], '0' + i);
+    }
+    snprintf(head, sizeof head, "POST /process?id=1" HOST "Content-Length: %d\r\n\r\n",
+             MAX_BODY + 1);
+    client_text(&c, head);
+    client_send(&c, body, MAX_BODY + 1); /* sent whole, and the answer still arrives */
+    client_read(&c, &a, false);
+    assert_int_equal(a.status, 413);
+    client_expect_end(&c);
+    client_close(&c);
+}
+
+static void a_chunked_body_is_counted_as_it_comes(void **state)
+{
+    (void)state;
+    static char chunk[8 + 16384 + 3];
+    client c;
+    strcpy(chunk, "4000\r\n");
+    memset(chunk + 6, 'c', 16384);
+    strcpy(chunk + 6 + 16384, "\r\n");
+    for (int chunks = 4; chunks <= 64; chunks += 60) {
+        client_open(&c, &svc);
+        client_text(&c, "POST /process?id=1" HOST "Transfer-Encoding: chunked\r\n\r\n");
+        for (int i = 0; i < chunks; i++)
+            client_text(&c, chunk);
+        client_text(&c, "0\r\n\r\n");
+        client_read(&c, &a, false);
+        assert_int_equal(a.status, chunks == 4 ? 200 : 413);
+        client_close(&c);
+    }
+    client_open(&c, &svc);
+    client_text(&c, "POST /process?id=1" HOST "Transfer-Encoding: gzip\r\n\r\n");
+    client_read(&c, &a, false);
+    assert_int_equal(a.status, 501);
+    client_close(&c);
+}
+
+static void expect_continue_is_answered_or_refused_at_once(void **state)
+{
+    (void)state;
+    client c;
+    client_open(&c, &svc);
+    client_text(&c, "POST /process?id=7" HOST "Expect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    client_read(&c, &a, false);
+    assert_int_equal(a.status, 100);
+    client_text(&c, "abc");
+    client_read(&c, &a, false);
+    assert_int_equal(a.status, 200);
+    client_text(&c,
+                "POST /process?id=7" HOST "Expect: 100-continue\r\nContent-Length: 99999\r\n\r\n");
+    client_read(&c, &a, false);
+    assert_int_equal(a.status, 413);
+    client_close(&c);
+}
+
+/* ---- connections ---- */
+
+static void pipelined_requests_are_answered_in_order(void **state)
+{
+    (void)state;
+    client c;
+    client_open(&c, &svc);
+    client_text(&c,
+                "POST /process?id=one" HOST "\r\nGET /health" HOST "\r\n"
+                "POST /process?id=two" HOST "Content-Length: 4\r\n\r\nbody"
+                "HEAD /health" HOST "\r\nGET /none" HOST "\r\nPOST /process?id=three" HOST "\r\n");
+    static const char *const want[] = {"one", "ok", "two", "", "not found", "three"};
+    for (size_t i = 0; i < 6; i++) {
+        client_read(&c, &a, i == 3);
+        assert_string_equal(a.body, want[i]);
+    }
+    client_close(&c);
+}
+
+static void a_client_that_has_closed_its_half_gets_every_answer(void **state)
+{
+    (void)state;
+    client c;
+    client_open(&c, &svc);
+    client_text(&c, "POST /process?id=p" HOST "\r\nPOST /process?id=q" HOST "\r\n");
+    shutdown(c.fd, SHUT_WR);
+    client_read(&c, &a, false);
+    assert_string_equal(a.body, "p");
+    client_read(&c, &a, false);
+    assert_string_equal(a.body, "q");
+    client_expect_end(&c);
+    client_close(&c);
+}
+
+static void connection_close_and_http_1_0_end_the_connection(void **state)
+{
+    (void)state;
+    client c;
+    char value[64];
+    client_open(&c, &svc);
+    client_text(&c, "POST /process?id=z" HOST "Connection: close\r\n\r\n");
+    client_read(&c, &a, false);
+    assert_string_equal(a.body, "z");
+    assert_string_equal(field(&a, "Connection", value, sizeof value), "close");
+    client_expect_end(&c);
+    client_close(&c);
+    client_open(&c, &svc);
+    client_text(&c, "GET /health HTTP/1.0\r\n\r\n");
+    client_read(&c, &a, false);
+    assert_string_equal(a.body, "ok");
+    client_expect_end(&c);
+    client_close(&c);
+}
+
+static void clients_that_vanish_leave_nothing_behind(void **state)
+{
+    (void)state;
+    client c;
+    struct linger reset = {.l_onoff = 1};
+    for (int i = 0; i < 200; i++) {
+        client_open(&c, &svc);
+        client_text(&c, i % 3 == 0   ? "POST /process?id=gone" HOST "\r\n"
+                        : i % 3 == 1 ? "POST /process?id=gone" HOST "X: half a he"
+                                     : "POST /process?id=gone" HOST
+                                       "Content-Length: 9\r\n\r\nhalf");
+        if (i % 2 == 0)
+            setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        client_close(&c);
+    }
+    for (int i = 0;
+         metric(&svc, "service_in_flight") > 1 || metric(&svc, "service_connections") > 1; i++) {
+        if (i == 200)
+            fail_msg("requests or connections are left");
+        sleep_ms(20);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        BOTH(health_and_metrics_answer_get_and_head),
+        BOTH(metrics_count_requests_by_code),
+        BOTH(other_paths_are_404_and_other_methods_405_with_allow),
+        BOTH(an_id_is_decoded_as_a_query_is),
+        BOTH(a_missing_id_or_a_malformed_escape_is_400),
+        BOTH(ids_of_every_length_come_back_whole),
+        BOTH(before_appends_and_after_keeps_the_latest),
+        {"after_bounds_its_cache_and_reads_it", after_bounds_its_cache_and_reads_it, start, stop,
+         (char *)(uintptr_t) "service-after"},
+        BOTH(a_request_line_of_16_kib_is_served_and_a_longer_one_is_414),
+        BOTH(heads_are_served_or_are_431),
+        BOTH(thousands_of_arguments_need_no_memory),
+        BOTH(a_body_is_read_up_to_64_kib_and_413_beyond),
+        BOTH(a_chunked_body_is_counted_as_it_comes),
+        BOTH(expect_continue_is_answered_or_refused_at_once),
+        BOTH(pipelined_requests_are_answered_in_order),
+        BOTH(a_client_that_has_closed_its_half_gets_every_answer),
+        BOTH(connection_close_and_http_1_0_end_the_connection),
+        BOTH(clients_that_vanish_leave_nothing_behind),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
