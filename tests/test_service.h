@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -169,6 +170,8 @@ HELPER void client_open_at(client *c, const struct sockaddr *addr, socklen_t len
     assert_true(c->fd >= 0);
     setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
     setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+    int on = 1; /* a request in two pieces must not wait for the first's acknowledgement */
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (connect(c->fd, addr, len) != 0)
         fail_msg("connect: %s", strerror(errno));
 }
@@ -295,6 +298,18 @@ HELPER double metric(const service *s, const char *name)
             return strtod(at + strlen(name), NULL);
     fail_msg("no %s in the metrics", name);
     return 0;
+}
+
+/* Waits until the figure is `want`: what a client has read already may be counted a moment later.
+ */
+HELPER void await_metric(const service *s, const char *name, double want)
+{
+    double end = now_s() + WAIT_MS / 1000.0, got;
+    while ((got = metric(s, name)) != want) {
+        if (now_s() > end)
+            fail_msg("%s is %.0f and not %.0f", name, got, want);
+        sleep_ms(2);
+    }
 }
 
 /* Each test runs against both services, with a service of its own. */

@@ -13,8 +13,8 @@
  * thread waits for it, so that two workers hold a thousand requests.
  *
  * The drain: no new connections, "Connection: close" on every answer, and the loop goes on until
- * nothing is under way. DRAIN_MS later what still waits is turned away with 503, and a little
- * later the worker ends whatever its clients do.
+ * nothing is under way; a request that is still being sent has three seconds. DRAIN_MS later what
+ * still waits is turned away with 503, and a little later the worker ends whatever its clients do.
  */
 #include "front.h"
 
@@ -34,6 +34,7 @@
 #include "front_worker.h"
 
 #define FORCE_NS 2000000000u /* after DRAIN_MS */
+#define GRACE_NS 3000000000u /* a request that is not all there has so long to arrive */
 #define POLL_MS  20          /* while draining: deadlines are looked at so often */
 
 /* Work ends on the next quarter of a millisecond: at 10,000 requests a second one wake-up then
@@ -125,8 +126,8 @@ static bool drained(front_worker *w, uint64_t now)
     if (now >= limit + FORCE_NS)
         return w->due_head == NULL;
     MHD_UNSIGNED_LONG_LONG ms;
-    return atomic_load(&w->in_flight) == 0 && w->linger.count == 0 &&
-           !(MHD_get_timeout(w->daemon, &ms) == MHD_YES && ms == 0);
+    bool none = now - w->stop_ns < GRACE_NS ? atomic_load(&w->in_flight) == 0 : w->complete == 0;
+    return none && w->linger.count == 0 && !(MHD_get_timeout(w->daemon, &ms) == MHD_YES && ms == 0);
 }
 
 static void loop(front_worker *w)

@@ -228,6 +228,10 @@ static enum MHD_Result serve_process(service_request *r)
 
 static enum MHD_Result serve(service_request *r)
 {
+    if (!r->complete) {
+        r->complete = true;
+        r->front->complete++;
+    }
     if (r->status != 0)
         return refuse(r);
     switch (r->route) {
@@ -289,6 +293,7 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **context,
     *context = NULL;
     if (r != NULL) {
         front_count(&w->in_flight, -1);
+        w->complete -= r->complete;
         unhold(r);
     }
 }

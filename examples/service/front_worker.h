@@ -46,6 +46,7 @@ typedef struct front_worker {
     service_request *due_head, **due_tail;
     uint64_t armed_ns; /* what the timer is set to; 0: to nothing */
 
+    unsigned complete; /* requests received whole and not answered yet */
     uint64_t stop_ns; /* when draining began; 0: not yet */
     bool expired;     /* drained for too long: who still waits is turned away */
     bool stopping;    /* the daemon is being taken down */

@@ -52,6 +52,7 @@ typedef struct service_request {
     uint8_t route;
     uint8_t holds; /* the connection's and the answer's: handler_end when both are gone */
     bool seen;     /* the headers were looked at */
+    bool complete; /* all of it was received */
     bool worked;   /* WORK_MS have passed */
 } service_request;
 

@@ -45,7 +45,7 @@ enum {
     MEMKIT__LRU_MALLOC_BYTES = 16, /* what an allocator adds to a block, counted as held */
     MEMKIT__LRU_GRANULE = 16,
     MEMKIT__LRU_STASH = 4,
-    MEMKIT__LRU_NEIGHBOURS = 2, /* larger classes an entry may borrow a chunk from */
+    MEMKIT__LRU_NEIGHBOURS = 1, /* larger classes an entry may borrow from: more drift upwards */
     MEMKIT__LRU_MAX_UNITS = (1 << 20) - 2
 };
 
@@ -258,6 +258,8 @@ void memkit__lru_give_back(memkit__lru_shard *s, size_t target);
 
 /* Bytes a pinned entry accounts for. */
 size_t memkit__lru_big_cost(const memkit__lru_entry *e);
+
+/* lru_unit.c - the table of units, big blocks, and what goes back to malloc */
 
 /* Shortens the table of units to the last that is in use; what that would save at most. O(units).
  */

@@ -1,4 +1,4 @@
-/* lru_slab.c - the cache's memory: slabs of chunks, blocks for big entries, and what they weigh.
+/* lru_slab.c - the cache's memory: slabs of chunks in size classes, and who fits where.
  *
  *     slab (malloc)   |12 unused| chunk | chunk | chunk | ...        chunks of one size, 16 n bytes
  *     chunk           [ttl 8, where used][header 20][key][pad < 8][value]
@@ -9,11 +9,11 @@
  * nobody keeps a pointer into it. Entries never move.
  *
  * Each class lists its slabs that have room; a chunk freed is the next one taken. An entry may
- * borrow a chunk of one of the two classes above its own when that is free: classes are 1/16 apart,
- * so it costs little, and chunks that lie idle because the mix of sizes has moved find a use. A
- * slab that is empty leaves its class, and serves the next that wants one. Big blocks wait in a
- * small stash for an entry of nearly their size. All of it counts in s->bytes, malloc's overhead
- * too.
+ * borrow a chunk of the class above its own when that is free: classes are 1/16 apart, so it costs
+ * little, and chunks that lie idle because the mix of sizes has moved find a use. (Measured: to
+ * borrow from further up does harm, since whoever is robbed robs the next.) A slab that is empty
+ * leaves its class, and serves the next that wants one. Entries too large for a slab have blocks of
+ * their own (lru_unit.c). All of it counts in s->bytes, malloc's overhead too.
  *
  * Whether an entry could fit at all is known beforehand without a search (memkit__lru_can_fit),
  * since units count their pinned chunks: when everything that is not pinned has gone, a unit
@@ -21,15 +21,9 @@
  */
 #include <stdlib.h>
 
-#include "core/lru.h"
+#include "core/lru_unit.h"
 
-enum {
-    CLASSES_A_DOUBLING = 16,
-    SLACK_PARTS = 8,
-    BIG_ROUND = 64,
-    STASH_MAX = 1 << 20,
-    LEAST_UNITS = 4
-};
+enum { CLASSES_A_DOUBLING = 16 };
 
 /* -- classes -- */
 
@@ -82,180 +76,6 @@ static inline uint32_t last_choice(const memkit__lru_geometry *geo, uint32_t cls
 {
     uint32_t last = cls + MEMKIT__LRU_NEIGHBOURS;
     return last < geo->class_count ? last : geo->class_count - 1;
-}
-
-/* -- units -- */
-
-static size_t unit_table_bytes(uint32_t units)
-{
-    return units * sizeof(memkit__lru_unit);
-}
-
-static uint32_t next_unit_room(const memkit__lru_shard *s)
-{
-    uint32_t room = s->unit_room + s->unit_room / 2;
-    return room < MEMKIT__LRU_MAX_UNITS ? room : MEMKIT__LRU_MAX_UNITS;
-}
-
-/* Bytes that one more unit costs in the table itself. */
-static size_t unit_growth(const memkit__lru_shard *s)
-{
-    if (s->unused_unit != 0 || s->unit_count < s->unit_room)
-        return 0;
-    return unit_table_bytes(next_unit_room(s)) - unit_table_bytes(s->unit_room);
-}
-
-static bool ensure_unit(memkit__lru_shard *s)
-{
-    if (s->unused_unit != 0 || s->unit_count < s->unit_room)
-        return true;
-    uint32_t room = next_unit_room(s);
-    memkit__lru_unit *units =
-        room > s->unit_room ? realloc(s->units, unit_table_bytes(room)) : NULL;
-    if (units == NULL)
-        return false;
-    s->units = units;
-    s->bytes += unit_growth(s);
-    s->unit_room = room;
-    return true;
-}
-
-/* Only after ensure_unit. */
-static uint32_t take_unit(memkit__lru_shard *s)
-{
-    uint32_t id = s->unused_unit;
-    if (id != 0) {
-        s->unused_unit = s->units[id].next;
-    } else {
-        id = s->unit_count++;
-        s->units[id].serial = 0;
-    }
-    return id;
-}
-
-static void drop_unit(memkit__lru_shard *s, uint32_t id)
-{
-    s->units[id].base = NULL;
-    s->units[id].next = s->unused_unit;
-    s->unused_unit = id;
-}
-
-static uint32_t trimmed_room(uint32_t units)
-{
-    return units < LEAST_UNITS ? LEAST_UNITS : units;
-}
-
-size_t memkit__lru_units_excess(const memkit__lru_shard *s)
-{
-    uint32_t last = s->unit_count - 1;
-    while (last > 0 && (s->units[last].base == NULL || s->units[last].pinned == 0))
-        last--;
-    return unit_table_bytes(s->unit_room) - unit_table_bytes(trimmed_room(last + 1));
-}
-
-void memkit__lru_units_trim(memkit__lru_shard *s)
-{
-    if (s->units[s->unit_count - 1].base != NULL || s->unit_count == 1)
-        return;
-    while (s->unit_count > 1 && s->units[s->unit_count - 1].base == NULL)
-        s->unit_count--;
-    s->unused_unit = 0;
-    for (uint32_t id = s->unit_count - 1; id > 0; id--)
-        if (s->units[id].base == NULL)
-            drop_unit(s, id);
-    uint32_t room = trimmed_room(s->unit_count);
-    memkit__lru_unit *units = realloc(s->units, unit_table_bytes(room));
-    if (units == NULL) /* still the larger block */
-        return;
-    s->units = units;
-    s->bytes -= unit_table_bytes(s->unit_room) - unit_table_bytes(room);
-    s->unit_room = room;
-}
-
-int memkit__lru_slab_init(memkit__lru_shard *s)
-{
-    s->units = malloc(unit_table_bytes(LEAST_UNITS));
-    if (s->units == NULL)
-        return -1;
-    s->unit_room = LEAST_UNITS;
-    s->unit_count = 1;
-    s->units[0] = (memkit__lru_unit){.base = (char *)&s->ends};
-    s->bytes += unit_table_bytes(LEAST_UNITS) + MEMKIT__LRU_MALLOC_BYTES;
-    return 0;
-}
-
-static char *slab_memory(const memkit__lru_shard *s, const memkit__lru_unit *u)
-{
-    return u->base - MEMKIT__LRU_SLAB_HEAD - (s->has_ttl ? MEMKIT__LRU_TTL_BYTES : 0);
-}
-
-void memkit__lru_slab_destroy(memkit__lru_shard *s)
-{
-    for (uint32_t id = 1; id < s->unit_count; id++) {
-        memkit__lru_unit *u = &s->units[id];
-        if (u->base != NULL)
-            free(u->cls == s->big_class ? u->base - MEMKIT__LRU_BIG_HEAD : slab_memory(s, u));
-    }
-    free(s->units);
-}
-
-/* -- giving back -- */
-
-static void free_empty_slab(memkit__lru_shard *s)
-{
-    uint32_t id = s->empty_slab;
-    memkit__lru_unit *u = &s->units[id];
-    s->empty_slab = u->next;
-    free(slab_memory(s, u));
-    s->slab_count--;
-    s->bytes -= s->cache->geo.slab_bytes;
-    drop_unit(s, id);
-}
-
-static size_t big_cost_of_room(size_t room)
-{
-    return room + MEMKIT__LRU_BIG_HEAD + MEMKIT__LRU_MALLOC_BYTES;
-}
-
-size_t memkit__lru_big_cost(const memkit__lru_entry *e)
-{
-    return big_cost_of_room(memkit__lru_big_of(e)->room);
-}
-
-static void free_big(memkit__lru_shard *s, uint32_t id)
-{
-    memkit__lru_unit *u = &s->units[id];
-    size_t cost = memkit__lru_big_cost((memkit__lru_entry *)(void *)u->base);
-    free(u->base - MEMKIT__LRU_BIG_HEAD);
-    s->big_count--;
-    s->big_bytes -= cost;
-    s->bytes -= cost;
-    drop_unit(s, id);
-}
-
-void memkit__lru_give_back(memkit__lru_shard *s, size_t target)
-{
-    for (uint32_t i = 0; i < MEMKIT__LRU_STASH && s->bytes > target; i++) {
-        if (s->stash[i] != 0)
-            free_big(s, s->stash[i]);
-        s->stash[i] = 0;
-    }
-    while (s->empty_slab != 0 && s->bytes > target)
-        free_empty_slab(s);
-}
-
-/* True where one more unit of `cost` bytes fits under the bound, after giving back what is idle
- * (which may leave a place in the table of units, so that it need not grow). */
-static bool has_room(memkit__lru_shard *s, size_t cost)
-{
-    size_t more = cost + unit_growth(s);
-    if (MEMKIT_UNLIKELY(more > s->max_bytes))
-        return false;
-    if (s->bytes > s->max_bytes - more) {
-        memkit__lru_give_back(s, s->max_bytes - more);
-        more = cost + unit_growth(s);
-    }
-    return s->bytes <= s->max_bytes - more;
 }
 
 /* -- chunks -- */
@@ -317,17 +137,17 @@ static void found_slab(memkit__lru_shard *s, uint32_t id, uint32_t cls)
 static uint32_t new_slab(memkit__lru_shard *s, bool over)
 {
     size_t slab_bytes = s->cache->geo.slab_bytes;
-    if (!over && !has_room(s, slab_bytes)) {
+    if (!over && !memkit__lru_has_room(s, slab_bytes)) {
         errno = ENOSPC;
         return 0;
     }
     char *memory = malloc(slab_bytes - MEMKIT__LRU_MALLOC_BYTES);
-    if (memory == NULL || !ensure_unit(s)) {
+    if (memory == NULL || !memkit__lru_ensure_unit(s)) {
         free(memory);
         errno = ENOMEM;
         return 0;
     }
-    uint32_t id = take_unit(s);
+    uint32_t id = memkit__lru_take_unit(s);
     s->units[id].base = memory + MEMKIT__LRU_SLAB_HEAD + (s->has_ttl ? MEMKIT__LRU_TTL_BYTES : 0);
     s->slab_count++;
     s->bytes += slab_bytes;
@@ -370,88 +190,13 @@ static void release_chunk(memkit__lru_shard *s, uint32_t handle)
     }
 }
 
-/* -- big entries -- */
-
-static size_t big_room_for(size_t entry_bytes)
-{
-    return (entry_bytes + BIG_ROUND - 1) & ~(size_t)(BIG_ROUND - 1);
-}
-
-static bool fits_well(size_t room, size_t entry_bytes)
-{
-    return entry_bytes <= room && room - entry_bytes <= room / SLACK_PARTS + BIG_ROUND;
-}
-
-static uint32_t take_stashed(memkit__lru_shard *s, size_t entry_bytes)
-{
-    for (uint32_t i = 0; i < MEMKIT__LRU_STASH; i++) {
-        uint32_t id = s->stash[i];
-        if (id == 0)
-            continue;
-        memkit__lru_entry *e = memkit__lru_at(s, id << 12);
-        if (!fits_well(memkit__lru_big_of(e)->room, entry_bytes))
-            continue;
-        s->stash[i] = 0;
-        s->units[id].used = 1;
-        s->units[id].serial++;
-        return id << 12;
-    }
-    return 0;
-}
-
-static uint32_t alloc_big(memkit__lru_shard *s, size_t entry_bytes, bool over)
-{
-    uint32_t handle = take_stashed(s, entry_bytes);
-    if (handle != 0)
-        return handle;
-    size_t room = big_room_for(entry_bytes), cost = big_cost_of_room(room);
-    if (!over && !has_room(s, cost)) {
-        errno = ENOSPC;
-        return 0;
-    }
-    char *memory = malloc(room + MEMKIT__LRU_BIG_HEAD);
-    if (memory == NULL || !ensure_unit(s)) {
-        free(memory);
-        errno = ENOMEM;
-        return 0;
-    }
-    uint32_t id = take_unit(s);
-    memkit__lru_unit *u = &s->units[id];
-    *u = (memkit__lru_unit){.base = memory + MEMKIT__LRU_BIG_HEAD,
-                            .used = 1,
-                            .serial = (uint16_t)(u->serial + 1),
-                            .cls = s->big_class};
-    memkit__lru_entry *e = memkit__lru_at(s, id << 12);
-    memkit__lru_big_of(e)->room = room;
-    e->pins = 0;
-    s->big_count++;
-    s->big_bytes += cost;
-    s->bytes += cost;
-    return id << 12;
-}
-
-static void release_big(memkit__lru_shard *s, uint32_t handle)
-{
-    uint32_t id = handle >> 12;
-    memkit__lru_entry *e = memkit__lru_at(s, handle);
-    e->prev = MEMKIT__LRU_FREE;
-    s->units[id].used = 0;
-    if (memkit__lru_big_of(e)->room > STASH_MAX) {
-        free_big(s, id);
-        return;
-    }
-    uint32_t *place = &s->stash[s->stash_next++ % MEMKIT__LRU_STASH];
-    if (*place != 0)
-        free_big(s, *place);
-    *place = id;
-}
-
 /* -- both -- */
 
 uint32_t memkit__lru_alloc(memkit__lru_shard *s, size_t entry_bytes, bool over)
 {
-    return MEMKIT_LIKELY(is_small(&s->cache->geo, entry_bytes)) ? alloc_small(s, entry_bytes, over)
-                                                                : alloc_big(s, entry_bytes, over);
+    return MEMKIT_LIKELY(is_small(&s->cache->geo, entry_bytes))
+               ? alloc_small(s, entry_bytes, over)
+               : memkit__lru_big_alloc(s, entry_bytes, over);
 }
 
 void memkit__lru_release(memkit__lru_shard *s, uint32_t handle)
@@ -459,7 +204,7 @@ void memkit__lru_release(memkit__lru_shard *s, uint32_t handle)
     if (MEMKIT_LIKELY(s->units[handle >> 12].cls != s->big_class))
         release_chunk(s, handle);
     else
-        release_big(s, handle);
+        memkit__lru_big_release(s, handle);
     /* A bound can be crossed for a moment (see lru_evict.c): then nothing idle is kept. */
     if (MEMKIT_UNLIKELY(s->bytes > s->max_bytes))
         memkit__lru_give_back(s, s->max_bytes);
@@ -471,7 +216,7 @@ bool memkit__lru_fits_in(const memkit__lru_shard *s, uint32_t handle, size_t ent
     uint32_t cls = s->units[handle >> 12].cls;
     if (cls == s->big_class)
         return !is_small(geo, entry_bytes) &&
-               fits_well(memkit__lru_big_of(memkit__lru_at(s, handle))->room, entry_bytes);
+               memkit__lru_big_fits(memkit__lru_at(s, handle), entry_bytes);
     if (!is_small(geo, entry_bytes))
         return false;
     uint32_t own = geo->class_of[granules_for(entry_bytes)];
@@ -484,15 +229,13 @@ int memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes)
         return 0;
     const memkit__lru_geometry *geo = &s->cache->geo;
     bool small = is_small(geo, entry_bytes);
-    size_t cost = small ? geo->slab_bytes : big_cost_of_room(big_room_for(entry_bytes));
+    size_t cost = small ? geo->slab_bytes : memkit__lru_big_cost_for(entry_bytes);
     size_t fixed = s->bytes - s->slab_count * geo->slab_bytes - s->big_bytes, least;
     if (!memkit__add(fixed, cost, &least) || least > s->max_bytes)
         return E2BIG;
     if (MEMKIT_LIKELY(s->pinned == 0))
         return 0;
     if (small) {
-        if (s->slab_count > s->pinned_slabs)
-            return 0;
         uint32_t cls = geo->class_of[granules_for(entry_bytes)], last = last_choice(geo, cls);
         for (uint32_t i = cls; i <= last; i++)
             if (s->classes[i].pinned < s->classes[i].slabs * geo->chunks[i])
@@ -502,7 +245,7 @@ int memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes)
     size_t units = s->slab_count + s->big_count;
     size_t pinned_units = s->pinned_slabs + s->classes[s->big_class].pinned;
     if (units == pinned_units)
-        cost += unit_growth(s);
+        cost += memkit__lru_unit_growth(s);
     cost += s->pinned_slabs * geo->slab_bytes + s->pinned_big;
     return cost <= s->max_bytes - fixed ? 0 : EBUSY;
 }

@@ -219,7 +219,7 @@ __attribute__((destructor)) static void end(void)
                     c.alloc_bytes > c.freed_bytes ? c.alloc_bytes - c.freed_bytes : 0);
         print_bytes(&out, "peak", c.peak_bytes);
     } else {
-        print(&out, "  malloc is not hooked: the program has one of its own\n");
+        print(&out, "  malloc is not hooked: another one is in front\n");
     }
     print_bytes(&out, "RSS peak", rss_peak());
     for (int i = 0; i < n_rows; i++)
