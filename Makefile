@@ -23,7 +23,8 @@ BASE     := -std=gnu11 -pthread -Iinclude -Isrc $(WARNINGS) $(SANFLAGS)
 LIBFLAGS := -fPIC -fvisibility=hidden -fno-semantic-interposition
 # A compiler reads PIE code for programs by default on Debian; -fPIC objects serve both libraries.
 LDALL    := -pthread $(SANFLAGS) $(LDFLAGS)
-SOLD     := -shared -Wl,-Bsymbolic-functions $(if $(SAN),,-Wl,-z,defs) -Wl,-z,relro -Wl,-z,now
+# nodelete: a thread's end runs a destructor of ours, also after a dlclose.
+SOLD     := -shared -Wl,-Bsymbolic-functions $(if $(SAN),,-Wl,-z,defs) -Wl,-z,relro -Wl,-z,now -Wl,-z,nodelete
 
 CONF := $(shell printf '%s' '$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) $(LIBFLAGS) $(LDALL)' | cksum | cut -d' ' -f1)
 B    := build/$(CONF)
@@ -174,9 +175,9 @@ test: lib $(EXAMPLES) $(TESTS) $(PROGS)
 
 ## valgrind     the core's tests under valgrind: any error or lost block fails (make deps-ci)
 .PHONY: valgrind
-VALGRIND_TESTS := $(addprefix $(B)/tests/,test_buf test_arena test_pool test_pool_threads test_lru test_metrics)
+VALGRIND_TESTS := $(addprefix $(B)/tests/,test_buf test_arena test_pool test_pool_threads test_lru test_lru_refs test_metrics test_stats)
 valgrind: $(VALGRIND_TESTS)
-	$(Q)$(TEST_ENV) MEMKIT_VALGRIND=1 TEST_TIMEOUT=600 \
+	$(Q)$(TEST_ENV) TEST_TIMEOUT=600 \
 	    TEST_UNDER='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect,possible' \
 	    tests/run.sh $(VALGRIND_TESTS)
 

@@ -403,7 +403,7 @@ static void running_out_of_memory_loses_nothing(void **state)
         fail_malloc(1, true);
         assert_errno(memkit_arena_alloc(a, 100000), NULL, ENOMEM);
         assert_errno(memkit_arena_printf(a, "%*d", 10000, 1), NULL, ENOMEM);
-        assert_errno(memkit_arena_alloc_aligned(a, 100, 65536), NULL, ENOMEM);
+        assert_errno(memkit_arena_alloc_aligned(a, 100000, 65536), NULL, ENOMEM);
         assert_errno(memkit_arena_realloc(a, kept, 5, 100000), NULL, ENOMEM);
         int failed = 0;
         while (memkit_arena_defer(a, nothing, NULL) == 0)

@@ -30,6 +30,14 @@
 
 #include <cmocka.h>
 
+/* The arithmetic is tested on made-up runs; what else it calls comes from load*.o, but for this. */
+#include "../examples/service/compare_figures.c"
+
+void cmp_exit_text(int status, char *out, size_t cap)
+{
+    snprintf(out, cap, "status %d", status);
+}
+
 /* ---- the made-up service ---- */
 
 static unsigned mock_requests, mock_scrapes;
@@ -338,6 +346,7 @@ static void figures_are_what_the_load_did_and_nothing_else(void **state)
     must_contain("a/out/report.md", "## Zipf 0.99, 1,000,000 ids of 24 B");
     must_contain("a/out/report.md", "## Saturation: 1024 connections");
     must_contain("a/out/report.md", "The bodies differ");
+    must_contain("a/out/report.md", "| n/a | too short to tell |");
     must_contain("stdout", "Latency p99.9, ms");
     must_contain("stdout", "  -60.0 %");
     must_not_contain("stdout", "void");
@@ -500,6 +509,101 @@ static void the_real_pair_is_compared(void **state)
 #endif
 }
 
+static void free_made_up(cmp_run *run)
+{
+    free(run->sample);
+    free(run->load.second);
+}
+
+/* Four seconds of 1,000 answers, each of cpu_us and with a p99 of p99_ms; the load has no more. */
+static void made_up_run(cmp_run *run, int side, double cpu_us, double p99_ms, double wobble)
+{
+    *run = (cmp_run){.side = side, .ran = true, .rate = 1000, .samples = 4};
+    run->load.answered = run->load.due = 4000;
+    run->load.rate_reached = 1000;
+    run->load.seconds = 4;
+    run->sample = calloc(4, sizeof *run->sample);
+    run->load.second = calloc(4, sizeof *run->load.second);
+    assert_non_null(run->sample);
+    assert_non_null(run->load.second);
+    double cpu = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        double w = i % 2 == 0 ? 1 + wobble : 1 - wobble;
+        cpu += 1000 * cpu_us * 1e3 * w;
+        run->sample[i].answered = (i + 1) * 1000;
+        run->sample[i].cpu_ns = (uint64_t)cpu;
+        run->load.second[i].answered = 1000;
+        run->load.second[i].p99_ns = (uint64_t)(p99_ms * 1e6 * w);
+    }
+    run->proc_end = (cmp_proc){.ok = true, .cpu_ns = (uint64_t)(4000 * cpu_us * 1e3)};
+    load_hist_reset(&run->load.latency);
+    for (int i = 0; i < 4000; i++)
+        load_hist_record(&run->load.latency, (uint64_t)(p99_ms * 1e6));
+}
+
+static void noise_is_at_least_what_cannot_be_the_counters(void **state)
+{
+    (void)state;
+    static cmp_report r;
+    /* Steady, and a little slower with the counters: only the floor. */
+    made_up_run(&r.bare[CMP_BEFORE], CMP_BEFORE, 50, 12, 0);
+    made_up_run(&r.run[0][CMP_BEFORE], CMP_BEFORE, 51, 12.1, 0);
+    made_up_run(&r.bare[CMP_AFTER], CMP_AFTER, 40, 12, 0);
+    made_up_run(&r.run[0][CMP_AFTER], CMP_AFTER, 41, 12.1, 0);
+    cmp_noise n = cmp_counters_noise(&r);
+    assert_true(fabs(n.cpu - 3) < 1e-9 && fabs(n.p99 - 3) < 1e-9);
+    /* p99 halves with the counters on one side: two runs differ by 50 %, for both sides. */
+    free_made_up(&r.run[0][CMP_AFTER]);
+    made_up_run(&r.run[0][CMP_AFTER], CMP_AFTER, 41, 6, 0);
+    n = cmp_counters_noise(&r);
+    assert_true(fabs(n.cpu - 3) < 1e-9 && fabs(n.p99 - 50) < 1);
+    /* From second to second, +-10 %: the last three of four have a deviation of 11.9 or 11.2 %. */
+    free_made_up(&r.run[0][CMP_AFTER]);
+    made_up_run(&r.run[0][CMP_AFTER], CMP_AFTER, 41, 12.1, 0.1);
+    n = cmp_counters_noise(&r);
+    if (fabs(n.cpu - 11.6) > 0.8 || fabs(n.p99 - 11.6) > 0.8)
+        fail_msg("noise %g and %g %%", n.cpu, n.p99);
+    /* Two seconds tell nothing. */
+    r.bare[CMP_BEFORE].samples = 2;
+    n = cmp_counters_noise(&r);
+    assert_true(isnan(n.cpu) && !isnan(n.p99));
+    for (int s = 0; s < CMP_SIDES; s++) {
+        free_made_up(&r.bare[s]);
+        free_made_up(&r.run[0][s]);
+    }
+}
+
+static void before_is_forgiven_what_after_is_not(void **state)
+{
+    (void)state;
+    for (int side = 0; side < CMP_SIDES; side++) {
+        static cmp_run run;
+        cmp_sentence s[CMP_SENTENCES_MAX];
+        made_up_run(&run, side, 50, 12, 0);
+        assert_false(cmp_run_void(&run));
+        assert_int_equal(cmp_complaints(&run, s), 0);
+        run.load.due = 10000; /* 4,000 of them answered */
+        run.load.unsent = 6000;
+        run.load.rate_reached = 400;
+        assert_int_equal(cmp_run_void(&run), side == CMP_AFTER);
+        assert_int_equal(cmp_complaints(&run, s), 2);
+        run.load.due = 4000;
+        run.load.unsent = 0;
+        run.load.rate_reached = 989;
+        assert_false(cmp_run_void(&run));
+        assert_int_equal(cmp_complaints(&run, s), 1); /* below 99 % */
+        run.load.rate_reached = 991;
+        assert_int_equal(cmp_complaints(&run, s), 0);
+        run.counters = true; /* but nothing counted */
+        assert_true(cmp_run_void(&run));
+        assert_true(isnan(cmp_value(&(cmp_opts){0}, &run, FIG_ALLOC_NOW, NULL)));
+        run.counters = false;
+        run.died = true;
+        assert_int_equal(cmp_run_void(&run), side == CMP_AFTER);
+        free_made_up(&run);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const char *name = strrchr(argv[0], '/');
@@ -513,6 +617,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_overloaded_before_ends_in_bounded_time),
         cmocka_unit_test(a_service_that_does_not_start_or_is_not_counted_makes_it_void),
         cmocka_unit_test(an_interrupt_leaves_no_orphan_and_no_report),
+        cmocka_unit_test(noise_is_at_least_what_cannot_be_the_counters),
+        cmocka_unit_test(before_is_forgiven_what_after_is_not),
         cmocka_unit_test(the_real_pair_is_compared),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -29,6 +29,17 @@
 
 #include <cmocka.h>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 #define HELPER  __attribute__((unused)) static
 #define WAIT_MS 15000 /* nothing here takes so long, on the slowest machine */
 #define HOST    " HTTP/1.1\r\nHost: test\r\n"
@@ -119,6 +130,7 @@ HELPER int service_wait(service *s)
         if (now_s() > end) {
             kill(s->pid, SIGKILL);
             waitpid(s->pid, &status, 0);
+            s->pid = 0;
             fail_msg("the service does not end; it said: %s", s->log);
         }
         sleep_ms(2);
@@ -143,6 +155,8 @@ HELPER void service_start(service *s, const char *program, const char *const *se
 
 HELPER int service_stop(service *s)
 {
+    if (s->pid <= 0) /* it never started, or has ended: 0 would be our own process group */
+        return 0;
     kill(s->pid, SIGTERM);
     return service_wait(s);
 }

@@ -147,28 +147,17 @@ static void without_work_there_is_no_wait(void **state)
     close_clients(1);
 }
 
+/* 256 connections fall on two workers evenly, give or take 8: 96 is four times that away. */
 static void both_workers_get_their_share(void **state)
 {
     (void)state;
     start_with("MAX_WORKERS=2", "WORK_MS=0");
-    char path[64], line[512];
     open_clients(256);
-    for (int round = 0; round < 20; round++)
-        round_of_requests(256, round);
-    /* Each thread's context switches: the main one sleeps, the two workers do not. */
-    int busy = 0;
-    for (int tid = svc.pid; tid < svc.pid + 64; tid++) {
-        unsigned long switches = 0;
-        snprintf(path, sizeof path, "/proc/%d/task/%d/status", svc.pid, tid);
-        FILE *f = fopen(path, "r");
-        if (f == NULL)
-            continue;
-        while (fgets(line, sizeof line, f) != NULL)
-            sscanf(line, "voluntary_ctxt_switches: %lu", &switches);
-        fclose(f);
-        busy += switches > 20;
-    }
-    assert_true(busy >= 2);
+    round_of_requests(256, 1); /* so all of them are accepted */
+    double first = metric(&svc, "service_worker_connections{worker=\"0\"}");
+    double second = metric(&svc, "service_worker_connections{worker=\"1\"}");
+    if (first < 96 || second < 96)
+        fail_msg("%.0f and %.0f connections", first, second);
     close_clients(256);
 }
 
@@ -211,6 +200,8 @@ static void a_request_costs_four_allocations_after_and_eight_or_ten_before(void 
 {
     (void)state;
     char preload[4200];
+    if (SANITIZED)
+        skip(); /* the sanitizer's malloc is not ours to hook */
     snprintf(preload, sizeof preload, "LD_PRELOAD=%s/libmemkit-prof.so.0", build_dir());
     if (access(strchr(preload, '=') + 1, R_OK) != 0)
         fail_msg("no %s", strchr(preload, '=') + 1);

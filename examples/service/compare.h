@@ -202,13 +202,6 @@ size_t cmp_complaints(const cmp_run *r, cmp_sentence out[CMP_SENTENCES_MAX]);
 /* Whether the run makes the comparison void. before is forgiven what after is not. */
 bool cmp_run_void(const cmp_run *r);
 
-/* How much CPU a request and p99 differ from one second of a run to the next, in per cent (standard
- * deviation over mean, at least 3): differences below that say nothing. NAN: too few seconds. */
-typedef struct {
-    double cpu, p99;
-} cmp_noise;
-cmp_noise cmp_noise_of(const cmp_run *const *runs, size_t n);
-
 /* compare_report.c (its text: compare_report.h), compare_json.c */
 
 typedef struct {
@@ -228,6 +221,15 @@ typedef struct {
     cmp_run bare[CMP_SIDES]; /* without the counters */
     double took_s;
 } cmp_report;
+
+/* Below how many per cent a difference between runs with and without counters says nothing. The
+ * largest of 3; the standard deviation of the one-second figures of those runs; and how much faster
+ * a service was with the counters, which cannot be their doing: two runs differ by that much. NAN:
+ * too few seconds to tell. */
+typedef struct {
+    double cpu, p99;
+} cmp_noise;
+cmp_noise cmp_counters_noise(const cmp_report *r);
 
 bool cmp_report_void(const cmp_report *r);
 int cmp_write_json(FILE *f, const void *report);

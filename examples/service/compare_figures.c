@@ -244,12 +244,25 @@ static double larger(double a, double b)
     return isnan(a) || isnan(b) ? NAN : fmax(a, b);
 }
 
-cmp_noise cmp_noise_of(const cmp_run *const *runs, size_t n)
+/* In per cent; 0 where it was slower. */
+static double faster_with(const cmp_report *r, int side, cmp_figure f)
+{
+    double d = cmp_delta_percent(cmp_value(&r->o, &r->bare[side], f, NULL),
+                                 cmp_value(&r->o, &r->run[r->bare_population][side], f, NULL));
+    return fmax(0, -d);
+}
+
+cmp_noise cmp_counters_noise(const cmp_report *r)
 {
     cmp_noise noise = {3, 3};
-    for (size_t k = 0; k < n; k++) {
-        noise.cpu = larger(noise.cpu, cpu_spread(runs[k]));
-        noise.p99 = larger(noise.p99, p99_spread(runs[k]));
+    for (int side = 0; side < CMP_SIDES; side++) {
+        const cmp_run *pair[2] = {&r->bare[side], &r->run[r->bare_population][side]};
+        for (int k = 0; k < 2; k++) {
+            noise.cpu = larger(noise.cpu, cpu_spread(pair[k]));
+            noise.p99 = larger(noise.p99, p99_spread(pair[k]));
+        }
+        noise.cpu = larger(noise.cpu, faster_with(r, side, FIG_CPU_PER_REQUEST));
+        noise.p99 = larger(noise.p99, faster_with(r, side, FIG_P99));
     }
     return noise;
 }

@@ -6,9 +6,10 @@
  *       "populations": [ { "name": "", ..., "before": RUN, "after": RUN, "delta_percent": {} } ],
  *       "saturation": { "before": RUN, "after": RUN },
  *       "without_counters": { "before": RUN, "after": RUN, "noise_percent": {} } }
- *     RUN: { "figures": {}, "requests": {}, "counters": {}, "process": {}, "complaints": [],
- * "remarks": [], "samples": [ once a second: memory, counters, CPU ], "seconds": [ answers, latency
- * ] }
+ *     RUN: { "figures": {}, "requests": {}, "counters_at_start": {}, "counters_at_end": {},
+ *            "process": {}, "complaints": [], "remarks": [],
+ *            "samples": [ once a second: memory, counters, CPU ],
+ *            "seconds": [ once a second: answers, latency ] }
  */
 #include <math.h>
 #include <string.h>
@@ -294,14 +295,9 @@ int cmp_write_json(FILE *f, const void *report)
     for (int s = 0; s < CMP_SIDES; s++)
         run_(&j, r, &r->bare[s]);
     open_(&j, "noise_percent", '{');
-    for (int s = 0; s < CMP_SIDES; s++) {
-        const cmp_run *pair[2] = {&r->bare[s], &r->run[r->bare_population][s]};
-        cmp_noise noise = cmp_noise_of(pair, 2);
-        open_(&j, cmp_side_name[s], '{');
-        num(&j, "cpu_us_per_request", noise.cpu);
-        num(&j, "latency_p99_ms", noise.p99);
-        close_(&j, '}');
-    }
+    cmp_noise noise = cmp_counters_noise(r);
+    num(&j, "cpu_us_per_request", noise.cpu);
+    num(&j, "latency_p99_ms", noise.p99);
     close_(&j, '}');
     close_(&j, '}');
     close_(&j, '}');

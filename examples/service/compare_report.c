@@ -220,17 +220,18 @@ static void counters_cost(cmp_emit *e, const cmp_report *r)
         return;
     }
     cmp_table_start(&t, 6, "", "without", "with", "difference", "noise", "");
+    cmp_noise noise = cmp_counters_noise(r);
     for (int side = 0; side < CMP_SIDES; side++) {
-        const cmp_run *pair[2] = {&r->bare[side], &r->run[r->bare_population][side]};
-        cmp_noise noise = cmp_noise_of(pair, 2);
         cost_row(r, &t, side, FIG_CPU_PER_REQUEST, noise.cpu);
         cost_row(r, &t, side, FIG_P99, noise.p99);
     }
     cmp_emit_table(e, &t);
     complaints(e, r->bare, " without counters");
-    cmp_emit_item(e, "",
-                  "noise: how much the figure differs from one second to the next within these "
-                  "runs (standard deviation, 3 %% at least). A smaller difference says nothing.");
+    cmp_emit_item(
+        e, "",
+        "noise: a smaller difference says nothing. It is the largest of 3 %%, of how much "
+        "the figure differs from one second to the next within these runs (standard "
+        "deviation), and of how much better one was with the counters, which is chance.");
     fputc('\n', e->f);
 }
 

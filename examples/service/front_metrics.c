@@ -46,6 +46,21 @@ static int write_gauges(const front *f, memkit_buf *out)
         in_flight, connections, f->n);
 }
 
+static int write_workers(const front *f, memkit_buf *out)
+{
+    if (memkit_buf_append_str(
+            out, "# HELP service_worker_connections Open connections of one event loop.\n"
+                 "# TYPE service_worker_connections gauge\n") != 0)
+        return -1;
+    for (unsigned k = 0; k < f->n; k++) {
+        unsigned long long n =
+            atomic_load_explicit(&f->workers[k].connections, memory_order_relaxed);
+        if (memkit_buf_appendf(out, "service_worker_connections{worker=\"%u\"} %llu\n", k, n) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 static void release(void *arg)
 {
     memkit_buf_free(arg);
@@ -56,7 +71,8 @@ int front_metrics(const front *f, service_body *out)
     memkit_buf *b = memkit_buf_new(8192);
     if (b == NULL)
         return -1;
-    if (write_requests(f, b) != 0 || write_gauges(f, b) != 0 || memkit_metrics_write(b) != 0) {
+    if (write_requests(f, b) != 0 || write_gauges(f, b) != 0 || write_workers(f, b) != 0 ||
+        memkit_metrics_write(b) != 0) {
         int err = errno;
         memkit_buf_free(b);
         errno = err;

@@ -47,9 +47,9 @@ typedef struct front_worker {
     uint64_t armed_ns; /* what the timer is set to; 0: to nothing */
 
     unsigned complete; /* requests received whole and not answered yet */
-    uint64_t stop_ns; /* when draining began; 0: not yet */
-    bool expired;     /* drained for too long: who still waits is turned away */
-    bool stopping;    /* the daemon is being taken down */
+    uint64_t stop_ns;  /* when draining began; 0: not yet */
+    bool expired;      /* drained for too long: who still waits is turned away */
+    bool stopping;     /* the daemon is being taken down */
     front_linger linger;
     pthread_t thread;
 

@@ -54,8 +54,8 @@ typedef struct {
 } memkit_lru_ref;
 
 /* shards: 0 = one, locked: thread-safe and exactly LRU; N (at most 1024) = N locked shards, each
- * exactly LRU and each bounded by its share of the bounds, rounded up; MEMKIT_LRU_UNLOCKED = one,
- * without a lock, for one thread. */
+ * exactly LRU and each bounded by its share of the bounds (of entries rounded up, of bytes down);
+ * MEMKIT_LRU_UNLOCKED = one, without a lock, for one thread. */
 #define MEMKIT_LRU_UNLOCKED ((unsigned)-1)
 
 /* Zero in a field means its default; one of the two bounds is needed. */
@@ -101,8 +101,9 @@ MEMKIT_API void memkit_lru_free(memkit_lru *c);
  * there. key and val may lie in an entry of this cache that the caller has pinned, also the one
  * replaced. 0, or -1: EINVAL (c NULL, or a pointer NULL with a length), E2BIG (heavier than the
  * bound), EBUSY (what would have to go is pinned), ENOMEM. After an error the cache holds what it
- * held, the old value of the key too; only for ENOMEM may other entries have been evicted. O(1); no
- * malloc once the cache is full. */
+ * held, the old value of the key too; only for ENOMEM may other entries have been evicted. O(1).
+ * No malloc once the cache is full: the memory of what leaves serves what comes; where the mix of
+ * sizes shifts, now and then one for a slab. */
 MEMKIT_API int memkit_lru_set(memkit_lru *c, const void *key, size_t klen, const void *val,
                               size_t vlen);
 
@@ -132,8 +133,8 @@ MEMKIT_API int memkit_lru_peek(memkit_lru *c, const void *key, size_t klen, memk
 MEMKIT_API int memkit_lru_del(memkit_lru *c, const void *key, size_t klen);
 
 /* Sets new bounds, as in memkit_lru_new, and evicts what is over them, least recent first.
- * 0; -1: EINVAL; ENOMEM (the index could not grow) or EBUSY (pinned entries alone are over the
- * bound), and the old bounds stay. */
+ * 0; -1: EINVAL; ENOMEM (the smaller index could not be made) or EBUSY (pinned entries alone are
+ * over the bound), and the old bounds stay. */
 MEMKIT_API int memkit_lru_resize(memkit_lru *c, size_t max_entries, size_t max_bytes);
 
 /* Removes every entry. Memory is kept for the next ones. */

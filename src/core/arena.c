@@ -254,6 +254,7 @@ static void set_options(arena *a, const memkit_arena_opts *opts)
         snprintf(a->name, sizeof a->name, "%s", opts->name);
         a->named = true;
         a->node.object = a;
+        a->node.row = memkit__arena_row;
         a->node.name = a->name;
     }
 }

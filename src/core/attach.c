@@ -13,11 +13,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include <memkit/lru.h>
-#include <memkit/pool.h>
 #include <memkit/version.h>
 
-#include "core/arena.h"
 #include "core/attach.h"
 #include "core/internal.h"
 #include "core/registry.h"
@@ -32,39 +29,22 @@ static _Atomic(const memkit__prof_table *) prof;
 typedef struct {
     void (*fn)(void *arg, const memkit__object_row *row);
     void *arg;
+    const char *kind;
 } row_sink;
 
-static void pool_row(void *arg, const memkit__node *node)
+static void hand_row(void *arg, const memkit__node *node)
 {
     const row_sink *sink = arg;
-    memkit_pool_stats_t s;
-    memkit_pool_stats(node->object, &s);
-    sink->fn(sink->arg, &(memkit__object_row){"pool", node->name, s.live_bytes, s.held_bytes});
-}
-
-/* What an LRU holds is in use: its entries. */
-static void lru_row(void *arg, const memkit__node *node)
-{
-    const row_sink *sink = arg;
-    memkit_lru_stats_t s;
-    memkit_lru_stats(node->object, &s);
-    sink->fn(sink->arg, &(memkit__object_row){"lru", node->name, s.bytes, 0});
-}
-
-static void arena_row(void *arg, const memkit__node *node)
-{
-    const row_sink *sink = arg;
-    memkit__object_row row = {"arena", node->name, 0, 0};
-    memkit__arena_row(node, &row.live_bytes, &row.held_bytes);
+    memkit__object_row row = {sink->kind, node->name, 0, 0};
+    node->row(node, &row.live_bytes, &row.held_bytes);
     sink->fn(sink->arg, &row);
 }
 
 static void each_object(void (*fn)(void *arg, const memkit__object_row *row), void *arg)
 {
-    row_sink sink = {fn, arg};
-    memkit__each(MEMKIT__POOL, pool_row, &sink);
-    memkit__each(MEMKIT__LRU, lru_row, &sink);
-    memkit__each(MEMKIT__ARENA, arena_row, &sink);
+    static const char *const kinds[MEMKIT__KINDS] = {"pool", "lru", "arena"};
+    for (int kind = 0; kind < MEMKIT__KINDS; kind++)
+        memkit__each((memkit__kind)kind, hand_row, &(row_sink){fn, arg, kinds[kind]});
 }
 
 static const memkit__core_table table = {

@@ -216,6 +216,15 @@ static int check_opts(const memkit_lru_opts *opts)
     return opts->policy == MEMKIT_POLICY_LRU ? 0 : EINVAL;
 }
 
+/* What a cache holds is in use: its entries. */
+static void row(const memkit__node *node, uint64_t *live_bytes, uint64_t *held_bytes)
+{
+    memkit_lru_stats_t s;
+    memkit_lru_stats(node->object, &s);
+    *live_bytes = s.bytes;
+    *held_bytes = 0;
+}
+
 memkit_lru *memkit_lru_new(const memkit_lru_opts *opts)
 {
     int error = check_opts(opts);
@@ -262,6 +271,7 @@ memkit_lru *memkit_lru_new(const memkit_lru_opts *opts)
     }
     pthread_mutex_init(&c->resize_lock, NULL);
     c->node.object = c;
+    c->node.row = row;
     c->node.name = c->name;
     memkit__register(MEMKIT__LRU, &c->node);
     return c;

@@ -560,6 +560,14 @@ static void destroy(memkit_pool *p)
     free(p);
 }
 
+static void row(const memkit__node *node, uint64_t *live_bytes, uint64_t *held_bytes)
+{
+    memkit_pool_stats_t s;
+    stats(node->object, &s);
+    *live_bytes = s.live_bytes;
+    *held_bytes = s.held_bytes;
+}
+
 memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
 {
     static const memkit_pool_opts defaults;
@@ -588,6 +596,7 @@ memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
         return NULL;
     }
     p->node.object = p;
+    p->node.row = row;
     p->node.name = p->name;
     memkit__register(MEMKIT__POOL, &p->node);
     return p;

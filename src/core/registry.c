@@ -1,6 +1,8 @@
 /* registry.c - see registry.h. One doubly linked list a kind, one mutex for all; no allocation. */
 #include "core/registry.h"
 
+#include "core/attach.h"
+
 #include <pthread.h>
 #include <stddef.h>
 
@@ -16,6 +18,7 @@ static struct memkit__registry registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 void memkit__register(memkit__kind kind, memkit__node *node)
 {
+    (void)memkit__prof(); /* a program that has objects is one that libmemkit-prof should know of */
     node->home = &registry;
     pthread_mutex_lock(&registry.lock);
     node->id = registry.lists[kind].count++;

@@ -7,14 +7,19 @@
 #ifndef MEMKIT_CORE_REGISTRY_H
 #define MEMKIT_CORE_REGISTRY_H
 
+#include <stdint.h>
+
 typedef enum { MEMKIT__POOL, MEMKIT__LRU, MEMKIT__ARENA, MEMKIT__KINDS } memkit__kind;
 
 typedef struct memkit__node {
     struct memkit__node *prev, *next;
     struct memkit__registry *home; /* of the copy of the core that registered it */
     void *object;                  /* memkit_pool *, memkit_lru *, memkit_arena * */
-    const char *name;              /* the object's own copy */
-    unsigned id;                   /* set at registration; tells objects of one name apart */
+    /* The object's bytes in use and waiting. A pointer, so that a program that has pools alone does
+     * not draw caches and arenas in. */
+    void (*row)(const struct memkit__node *node, uint64_t *live_bytes, uint64_t *held_bytes);
+    const char *name; /* the object's own copy */
+    unsigned id;      /* set at registration; tells objects of one name apart */
 } memkit__node;
 
 void memkit__register(memkit__kind kind, memkit__node *node);
