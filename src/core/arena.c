@@ -26,77 +26,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/arena.h"
-#include "core/internal.h"
+#include "core/arena_impl.h"
 
-#define ALIGN MEMKIT_ARENA_ALIGN
-
-enum {
-    DEFAULT_FIRST = 4096,
-    DEFAULT_MAX = 1 << 20,
-    DEFAULT_KEEP = 64 << 10,
-    MIN_CHUNK = 256,
-    NAME_BYTES = 48
-};
-
-typedef struct chunk {
-    struct chunk *prev;
-    char *base; /* first byte to give out */
-    char *end;
-    char *ptr;    /* where giving out stopped when another chunk became the current one */
-    size_t bytes; /* the whole malloc block; 0 for `first` */
-} chunk;
-
-typedef struct big {
-    struct big *prev;
-    size_t bytes; /* the whole malloc block */
-    size_t used;
-} big;
-
-typedef struct defer {
-    struct defer *prev;
-    void (*fn)(void *);
-    void *arg;
-} defer;
-
-typedef struct {
-    memkit_arena pub; /* ptr, end: what the inline path sees */
-    chunk *chunk;
-    chunk *spares;
-    big *bigs;
-    defer *defers;
-    char *fence; /* ptr at the latest mark: what lies below is older than it, and never resized in
-                    place */
-    size_t used_before, big_used, big_count;
-    size_t next_bytes; /* size of the next chunk */
-    size_t first_bytes, max_chunk, keep_bytes, max_bytes;
-    size_t held_bytes, peak_held, spare_bytes, chunks;
-    uint64_t resets;
-    uint64_t serial;                 /* of the next mark */
-    uint64_t reset_serial;           /* marks before this one died at a reset */
-    uint64_t dead_after, dead_until; /* marks in (after, until] died at the latest rewind */
-    bool callers_memory;
-    bool named;
-    chunk first;
-    memkit__node node;
-    _Atomic uint64_t shown_live, shown_held;
-    char name[NAME_BYTES];
-} arena;
-
-static inline size_t round_up(size_t n)
-{
-    return (n + (ALIGN - 1)) & ~(size_t)(ALIGN - 1);
-}
-
-#define CHUNK_HEADER ((sizeof(chunk) + ALIGN - 1) & ~(size_t)(ALIGN - 1))
-#define BIG_HEADER   ((sizeof(big) + ALIGN - 1) & ~(size_t)(ALIGN - 1))
+enum { DEFAULT_FIRST = 4096, DEFAULT_MAX = 1 << 20, DEFAULT_KEEP = 64 << 10 };
 
 static size_t used_bytes(const arena *a)
 {
     return a->used_before + (size_t)(a->pub.ptr - a->chunk->base) + a->big_used;
 }
 
-static void show(arena *a)
+void memkit__arena_show(arena *a)
 {
     if (!a->named)
         return;
@@ -192,7 +131,7 @@ static void *big_alloc(arena *a, size_t need)
     a->bigs = b;
     a->big_used += need;
     a->big_count++;
-    show(a);
+    memkit__arena_show(a);
     return (char *)b + BIG_HEADER;
 }
 
@@ -217,7 +156,7 @@ void *memkit_arena_alloc_slow(memkit_arena *pub, size_t n)
             return NULL;
     }
     enter_chunk(a, c);
-    show(a);
+    memkit__arena_show(a);
     a->pub.ptr += need;
     return c->base;
 }
@@ -394,7 +333,7 @@ void memkit_arena_reset(memkit_arena *pub)
     /* A request that left the next chunk half empty was smaller than the arena had learned. */
     if (used < a->next_bytes / 4 && a->next_bytes / 2 >= a->first_bytes)
         a->next_bytes /= 2;
-    show(a);
+    memkit__arena_show(a);
 }
 
 /* ---- marks and defers ---------------------------------------------------------------------------
@@ -453,7 +392,7 @@ void memkit_arena_rewind(memkit_arena *pub, memkit_arena_mark m)
     a->pub.ptr = a->fence = m.ptr;
     a->dead_after = m.serial;
     a->dead_until = a->serial - 1;
-    show(a);
+    memkit__arena_show(a);
 }
 
 int memkit_arena_defer(memkit_arena *pub, void (*fn)(void *), void *arg)
@@ -471,70 +410,6 @@ int memkit_arena_defer(memkit_arena *pub, void (*fn)(void *), void *arg)
     return 0;
 }
 
-/* ---- resizing, for arena_alloc.c's realloc ------------------------------------------------------
- */
-
-/* p in place with n bytes, where p is the last thing the current chunk gave out. Not where a mark
- * was saved since: a rewind to it would cut p's new end off, or find its own place gone. */
-static bool resize_last(arena *a, char *p, size_t old_n, size_t n)
-{
-    if (a->fence > a->chunk->base && a->fence <= a->chunk->end && p < a->fence)
-        return false;
-    size_t room = (size_t)(a->pub.end - a->chunk->base);
-    if (old_n > room || p < a->chunk->base || p > a->pub.ptr || p + round_up(old_n) != a->pub.ptr ||
-        n > (size_t)(a->pub.end - p))
-        return false;
-    a->pub.ptr = p + round_up(n);
-    return true;
-}
-
-/* The same for the last big block: malloc may extend it, and at worst moves it without leaving a
- * hole behind. NULL with errno where it fails. */
-static void *resize_big(arena *a, size_t n)
-{
-    big *b = a->bigs;
-    size_t need = round_up(n), bytes = need + BIG_HEADER;
-    if (bytes > b->bytes && a->max_bytes != 0 && bytes - b->bytes > a->max_bytes - a->held_bytes) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    big *moved = realloc(b, bytes);
-    if (moved == NULL)
-        return NULL;
-    a->held_bytes = a->held_bytes - moved->bytes + bytes;
-    if (a->held_bytes > a->peak_held)
-        a->peak_held = a->held_bytes;
-    a->big_used = a->big_used - moved->used + need;
-    moved->bytes = bytes;
-    moved->used = need;
-    a->bigs = moved;
-    show(a);
-    return (char *)moved + BIG_HEADER;
-}
-
-void *memkit_arena_realloc(memkit_arena *pub, void *p, size_t old_n, size_t n)
-{
-    if (pub == NULL || (p == NULL && old_n > 0)) {
-        errno = EINVAL;
-        return NULL;
-    }
-    if (p == NULL)
-        return memkit_arena_alloc(pub, n);
-    if (n > PTRDIFF_MAX - 2 * MIN_CHUNK) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    arena *a = (arena *)pub;
-    if (resize_last(a, p, old_n, n) || n <= old_n)
-        return p;
-    if (a->bigs != NULL && p == (char *)a->bigs + BIG_HEADER)
-        return resize_big(a, n);
-    void *copy = memkit_arena_alloc(pub, n);
-    if (copy != NULL)
-        memcpy(copy, p, old_n);
-    return copy;
-}
-
 void memkit_arena_stats(const memkit_arena *pub, memkit_arena_stats_t *out)
 {
     if (pub == NULL || out == NULL) {
@@ -547,35 +422,4 @@ void memkit_arena_stats(const memkit_arena *pub, memkit_arena_stats_t *out)
                                   .peak_held_bytes = a->peak_held,
                                   .chunks = a->chunks,
                                   .resets = a->resets};
-}
-
-const char *memkit__arena_check(const memkit_arena *pub)
-{
-    const arena *a = (const arena *)pub;
-    size_t held = 0, blocks = 0, before = 0, bigs = 0, big_used = 0, spare = 0;
-    if (a->pub.ptr < a->chunk->base || a->pub.ptr > a->pub.end || a->pub.end != a->chunk->end)
-        return "ptr or end outside the current chunk";
-    if (((uintptr_t)a->pub.ptr | (uintptr_t)a->pub.end) & (ALIGN - 1))
-        return "ptr or end not aligned";
-    for (const chunk *c = a->chunk; c != &a->first; c = c->prev) {
-        held += c->bytes;
-        blocks++;
-        before += (size_t)(c->prev->ptr - c->prev->base);
-    }
-    for (const chunk *c = a->spares; c != NULL; c = c->prev) {
-        spare += c->bytes;
-        blocks++;
-    }
-    for (const big *b = a->bigs; b != NULL; b = b->prev) {
-        held += b->bytes;
-        big_used += b->used;
-        bigs++;
-    }
-    if (held + spare != a->held_bytes || spare != a->spare_bytes || blocks + bigs != a->chunks)
-        return "held bytes are not the sum over chunks";
-    if (before != a->used_before || big_used != a->big_used || bigs != a->big_count)
-        return "used bytes are not the sum over chunks";
-    if (spare > a->keep_bytes)
-        return "more kept than keep_bytes";
-    return NULL;
 }

@@ -1,4 +1,4 @@
-/* pool.c - pool of byte buffers: life, get and put.
+/* pool.c - pool of byte buffers: get and put. Life and figures are in pool_life.c.
  *
  *      thread A                thread B                 a buffer:  header (pool's slab) -> data
  * block
@@ -35,11 +35,6 @@
 #include "core/pool.h"
 
 enum {
-    DEFAULT_HELD = 64 << 20,
-    DEFAULT_BUF = 1 << 20,
-    DEFAULT_THREAD = 1 << 20,
-    DEFAULT_IDLE_MS = 1000,
-    FIRST_CALIBRATED = 1024, /* block bytes, before anything is known */
     QUOTA_STEP = 64 << 10,   /* reserved at a time */
     LOOK_EVERY = 16,         /* puts between two looks at the clock */
     LOOK_ALWAYS = 64 << 10,  /* bytes in a cache from which each call looks */
@@ -49,16 +44,8 @@ enum {
 };
 
 static const struct memkit__buf_ops pooled_ops;
-static const struct memkit__pool_ops own_ops;
 
 /* ---- fast path ---- */
-
-/* This thread's cache, where the pool is the one it used last. An id is of one pool of one copy of
- * the core, so a match says also that the pool is ours to work on. */
-static inline memkit__cache *last_cache(const memkit_pool *p)
-{
-    return MEMKIT_LIKELY(memkit__last_cache.pool_id == p->id) ? memkit__last_cache.cache : NULL;
-}
 
 /* False where another thread wants the cache: then the way is through the lock. */
 static inline bool enter(memkit__cache *c)
@@ -114,7 +101,10 @@ static void look(memkit_pool *p, memkit__cache *c)
     uint64_t now = memkit__now_ms();
     bool sweep = now - memkit__read(&c->last_look) >= p->idle_ms ||
                  now - memkit__read(&c->last_sweep) >= p->idle_ms;
-    c->countdown = LOOK_EVERY;
+    /* What is held beyond LOOK_ALWAYS came through the slow path, and so through here. */
+    bool much = memkit__read(&c->held) > LOOK_ALWAYS ||
+                atomic_load_explicit(&p->depot_filled, memory_order_relaxed);
+    c->countdown = much ? 1 : LOOK_EVERY;
     if (!sweep && c->uses_total < CALIBRATE_EVERY &&
         now < atomic_load_explicit(&p->depot_due, memory_order_relaxed)) {
         atomic_store_explicit(&c->last_look, now, memory_order_relaxed);
@@ -126,12 +116,6 @@ static void look(memkit_pool *p, memkit__cache *c)
     if (sweep)
         sweep_the_still(p, c, now);
     pthread_mutex_unlock(&p->lock);
-}
-
-static inline bool time_to_look(memkit_pool *p, memkit__cache *c)
-{
-    return --c->countdown == 0 || memkit__read(&c->held) > LOOK_ALWAYS ||
-           atomic_load_explicit(&p->depot_filled, memory_order_relaxed);
 }
 
 /* ---- get ---- */
@@ -196,9 +180,9 @@ static memkit_buf *make_buffer(memkit_pool *p, size_t block)
 }
 
 /* The whole way: any pool, any thread, any size; and the fast path's when its bin is empty. */
-static memkit_buf *get(memkit_pool *p, size_t hint)
+memkit_buf *memkit__pool_get(memkit_pool *p, size_t hint)
 {
-    memkit__cache *c = last_cache(p);
+    memkit__cache *c = memkit__cache_last(p);
     if (c == NULL)
         c = memkit__cache_find(p);
     memkit__pool_counts *counts = c != NULL ? &c->counts : &p->retired;
@@ -245,7 +229,7 @@ memkit_buf *memkit_pool_get(memkit_pool *p, size_t hint)
 {
     memkit__cache *c;
     if (MEMKIT_UNLIKELY(p == NULL || hint >= MEMKIT__MAX_CLASS_BYTES ||
-                        (c = last_cache(p)) == NULL))
+                        (c = memkit__cache_last(p)) == NULL))
         return get_slow(p, hint);
     unsigned class_index = hint != 0
                                ? memkit__class_of(hint + 1)
@@ -319,11 +303,11 @@ static inline unsigned class_needed(const memkit_buf *b)
                                                          : (unsigned)MEMKIT__CLASSES - 1;
 }
 
-static void put(memkit_pool *p, memkit_buf *b)
+void memkit__pool_put(memkit_pool *p, memkit_buf *b)
 {
     if (!may_be_put(p, b))
         return;
-    memkit__cache *c = last_cache(p);
+    memkit__cache *c = memkit__cache_last(p);
     if (c == NULL)
         c = memkit__cache_find(p);
     unsigned needed = class_needed(b);
@@ -354,8 +338,8 @@ static __attribute__((noinline)) void put_slow(memkit_pool *p, memkit_buf *b)
 void memkit_pool_put(memkit_pool *p, memkit_buf *b)
 {
     memkit__cache *c;
-    if (MEMKIT_UNLIKELY(b == NULL || p == NULL || (c = last_cache(p)) == NULL || b->pool != p ||
-                        b->state != memkit__buf_state(b, MEMKIT__BUF_LIVE) ||
+    if (MEMKIT_UNLIKELY(b == NULL || p == NULL || (c = memkit__cache_last(p)) == NULL ||
+                        b->pool != p || b->state != memkit__buf_state(b, MEMKIT__BUF_LIVE) ||
                         b->class_index > p->max_class || !enter(c))) {
         put_slow(p, b);
         return;
@@ -371,7 +355,7 @@ void memkit_pool_put(memkit_pool *p, memkit_buf *b)
     memkit__bin_push(c, b->class_index, b);
     memkit__bump(&c->counts.puts, 1);
     leave(c);
-    if (MEMKIT_UNLIKELY(time_to_look(p, c)))
+    if (MEMKIT_UNLIKELY(--c->countdown == 0))
         look(p, c);
 }
 
@@ -403,264 +387,7 @@ static int pooled_grow(memkit_buf *b, size_t cap_wanted)
 
 static void pooled_release(memkit_buf *b)
 {
-    put(b->pool, b);
+    memkit__pool_put(b->pool, b);
 }
 
 static const struct memkit__buf_ops pooled_ops = {pooled_grow, pooled_release};
-
-/* ---- trim, stats ---- */
-
-/* The calling thread's cache where it has one already. */
-static memkit__cache *existing_cache(const memkit_pool *p)
-{
-    return memkit__last_cache.pool_id == p->id ? memkit__last_cache.cache : NULL;
-}
-
-static size_t trim(memkit_pool *p, size_t keep_bytes)
-{
-    memkit__cache *own = existing_cache(p);
-    pthread_mutex_lock(&p->lock);
-    uint64_t trimmed = p->trimmed;
-    memkit__caches_claim(p, own);
-    uint64_t now = memkit__now_ms();
-    memkit__sweep(p, own, now);
-    memkit__shrink(p, own, keep_bytes);
-    memkit__caches_unclaim(p, own);
-    trimmed = p->trimmed - trimmed;
-    pthread_mutex_unlock(&p->lock);
-    return (size_t)trimmed;
-}
-
-size_t memkit_pool_trim(memkit_pool *p, size_t keep_bytes)
-{
-    if (p == NULL) {
-        errno = EINVAL;
-        return 0;
-    }
-    return p->ops->trim(p, keep_bytes);
-}
-
-static uint64_t less(uint64_t a, uint64_t b)
-{
-    return a > b ? a - b : 0;
-}
-
-static void stats(memkit_pool *p, memkit_pool_stats_t *out)
-{
-    *out = (memkit_pool_stats_t){0};
-    pthread_mutex_lock(&p->lock);
-    out->gets = memkit__read(&p->retired.gets);
-    out->misses = memkit__read(&p->retired.misses);
-    out->puts = memkit__read(&p->retired.puts);
-    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool) {
-        out->puts += memkit__read(&c->counts.puts);
-        out->gets += memkit__read(&c->counts.gets);
-        out->misses += memkit__read(&c->counts.misses);
-    }
-    out->held_bytes = memkit__held_bytes(p);
-    size_t blocks = p->blocks, block_bytes = p->block_bytes;
-    out->peak_held_bytes = p->peak_reserved;
-    out->trimmed_bytes = p->trimmed;
-    out->calibrated_size = memkit__class_bytes(p->calibrated_class) - 1;
-    pthread_mutex_unlock(&p->lock);
-    /* Threads went on working while their figures were read one by one: nothing below zero. */
-    out->hits = less(out->gets, out->misses);
-    out->live_buffers = less(out->gets, out->puts);
-    out->live_bytes = less(block_bytes, out->held_bytes);
-    out->held_buffers = less(blocks, out->live_buffers);
-}
-
-void memkit_pool_stats(memkit_pool *p, memkit_pool_stats_t *out)
-{
-    if (p == NULL || out == NULL) {
-        errno = EINVAL;
-        return;
-    }
-    p->ops->stats(p, out);
-}
-
-/* ---- life ---- */
-
-static memkit_pool *default_pool;
-static pthread_once_t default_once = PTHREAD_ONCE_INIT;
-
-/* opts.background: gives back what is idle also when nobody calls. */
-static void *sweeper_main(void *arg)
-{
-    memkit_pool *p = arg;
-    pthread_mutex_lock(&p->lock);
-    while (!p->stopping) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        uint64_t ns = (uint64_t)until.tv_nsec + (p->idle_ms % 1000) * 1000000u;
-        until.tv_sec += (time_t)(p->idle_ms / 1000 + ns / 1000000000u);
-        until.tv_nsec = (long)(ns % 1000000000u);
-        pthread_cond_timedwait(&p->sweeper_wakes, &p->lock, &until);
-        memkit__caches_claim(p, NULL);
-        uint64_t now = memkit__now_ms();
-        memkit__sweep(p, NULL, now);
-        for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
-            if (memkit__cache_owned(c, NULL))
-                memkit__sweep(p, c, now);
-        memkit__caches_unclaim(p, NULL);
-    }
-    pthread_mutex_unlock(&p->lock);
-    return NULL;
-}
-
-static int start_sweeper(memkit_pool *p)
-{
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&p->sweeper_wakes, &attr);
-    pthread_condattr_destroy(&attr);
-    int error = pthread_create(&p->sweeper, NULL, sweeper_main, p);
-    p->has_sweeper = error == 0;
-    return error;
-}
-
-static bool options_ok(const memkit_pool_opts *opts)
-{
-    return MEMKIT__RESERVED_OK(opts) && opts->background <= 1 &&
-           opts->max_buf_bytes <= MEMKIT__MAX_CLASS_BYTES && opts->max_held_bytes <= PTRDIFF_MAX &&
-           opts->max_thread_bytes <= PTRDIFF_MAX;
-}
-
-/* The class whose blocks a bound still allows. */
-static unsigned largest_class_within(size_t bytes)
-{
-    if (bytes < 64)
-        return 0;
-    unsigned class_index = memkit__class_of(bytes);
-    return memkit__class_bytes(class_index) > bytes ? class_index - 1 : class_index;
-}
-
-static void set_options(memkit_pool *p, const memkit_pool_opts *opts)
-{
-    size_t max_buf = opts->max_buf_bytes != 0 ? opts->max_buf_bytes : DEFAULT_BUF;
-    p->max_held = opts->max_held_bytes != 0 ? opts->max_held_bytes : DEFAULT_HELD;
-    p->max_thread = opts->max_thread_bytes != 0 ? opts->max_thread_bytes : DEFAULT_THREAD;
-    p->max_class = largest_class_within(max_buf);
-    p->idle_ms = opts->idle_ms != 0 ? opts->idle_ms : DEFAULT_IDLE_MS;
-    unsigned calibrated = memkit__class_of(FIRST_CALIBRATED);
-    p->calibrated_class = calibrated < p->max_class ? calibrated : p->max_class;
-}
-
-/* Starts at a place that another copy of the core does not start at. */
-static uint64_t next_id(void)
-{
-    static _Atomic uint64_t count;
-    return ((uint64_t)(uintptr_t)&count << 20) + atomic_fetch_add(&count, 1) + 1;
-}
-
-static void destroy(memkit_pool *p)
-{
-    pthread_mutex_destroy(&p->lock);
-    free(p);
-}
-
-static void row(const memkit__node *node, uint64_t *live_bytes, uint64_t *held_bytes)
-{
-    memkit_pool_stats_t s;
-    stats(node->object, &s);
-    *live_bytes = s.live_bytes;
-    *held_bytes = s.held_bytes;
-}
-
-memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
-{
-    static const memkit_pool_opts defaults;
-    if (opts == NULL)
-        opts = &defaults;
-    if (!options_ok(opts)) {
-        errno = EINVAL;
-        return NULL;
-    }
-    const char *name = opts->name != NULL ? opts->name : "pool";
-    size_t bytes = (sizeof(memkit_pool) + strlen(name) + 1 + 63) & ~(size_t)63;
-    memkit_pool *p = aligned_alloc(64, bytes);
-    if (p == NULL)
-        return NULL;
-    memset(p, 0, bytes);
-    memcpy(p->name, name, strlen(name) + 1);
-    p->ops = &own_ops;
-    p->id = next_id();
-    p->depot_due = UINT64_MAX;
-    set_options(p, opts);
-    pthread_mutex_init(&p->lock, NULL);
-    int error = opts->background ? start_sweeper(p) : 0;
-    if (error != 0) {
-        destroy(p);
-        errno = error;
-        return NULL;
-    }
-    p->node.object = p;
-    p->node.row = row;
-    p->node.name = p->name;
-    memkit__register(MEMKIT__POOL, &p->node);
-    return p;
-}
-
-static void stop_sweeper(memkit_pool *p)
-{
-    if (!p->has_sweeper)
-        return;
-    pthread_mutex_lock(&p->lock);
-    p->stopping = true;
-    pthread_cond_signal(&p->sweeper_wakes);
-    pthread_mutex_unlock(&p->lock);
-    pthread_join(p->sweeper, NULL);
-    pthread_cond_destroy(&p->sweeper_wakes);
-}
-
-static void free_held(memkit_pool *p)
-{
-    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
-        for (unsigned i = 0; i < MEMKIT__CLASSES; i++)
-            memkit__cache_drop(p, c, i, c->bins[i].count);
-    memkit__shrink(p, NULL, 0);
-    while (p->headers != NULL) {
-        memkit__headers *slab = p->headers;
-        p->headers = slab->next;
-        free(slab);
-    }
-}
-
-static void pool_free(memkit_pool *p)
-{
-    memkit_pool_stats_t now;
-    stats(p, &now);
-    if (now.live_buffers != 0 || p == default_pool) {
-        memkit__fault(p == default_pool ? "memkit_pool_free: \"%s\" is the default pool"
-                                        : "memkit_pool_free: buffers of pool \"%s\" are still out",
-                      p->name);
-        return;
-    }
-    memkit__unregister(MEMKIT__POOL, &p->node);
-    stop_sweeper(p);
-    free_held(p);
-    memkit__caches_free(p);
-    destroy(p);
-}
-
-void memkit_pool_free(memkit_pool *p)
-{
-    if (p != NULL)
-        p->ops->free(p);
-}
-
-static void make_default(void)
-{
-    default_pool = memkit_pool_new(&(memkit_pool_opts){.name = "default"});
-}
-
-memkit_pool *memkit_pool_default(void)
-{
-    pthread_once(&default_once, make_default);
-    if (default_pool == NULL)
-        errno = ENOMEM;
-    return default_pool;
-}
-
-static const struct memkit__pool_ops own_ops = {get, put, trim, stats, pool_free};

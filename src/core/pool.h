@@ -1,5 +1,5 @@
-/* pool.h - the inside of a pool, shared by pool.c (get, put), pool_cache.c (threads' caches) and
- * pool_depot.c (what lies behind them). The drawing is at the head of pool.c.
+/* pool.h - the inside of a pool, shared by pool.c (get, put), pool_life.c, pool_cache.c (threads'
+ * caches) and pool_depot.c (what lies behind them). The drawing is at the head of pool.c.
  */
 #ifndef MEMKIT_CORE_POOL_H
 #define MEMKIT_CORE_POOL_H
@@ -9,6 +9,7 @@
 
 #include <memkit/pool.h>
 
+#include "core/counter.h"
 #include "core/internal.h"
 #include "core/registry.h"
 
@@ -24,7 +25,7 @@ static inline unsigned memkit__class_of(size_t n)
     if (n <= 64)
         return 0;
     /* 4..7 in the top three bits of n - 1, and four classes for each bit below. */
-    unsigned e = 63u - (unsigned)__builtin_clzll((unsigned long long)(n - 1));
+    unsigned e = 63u ^ (unsigned)__builtin_clzll((unsigned long long)(n - 1));
     return e * 4 + (unsigned)((n - 1) >> (e - 2)) - 27;
 }
 
@@ -36,21 +37,6 @@ static inline size_t memkit__class_bytes(unsigned class_index)
 }
 
 /* ---- one thread's cache ---- */
-
-/* Written by its thread alone, outside every lock; read by whoever sums. A plain add when compiled.
- */
-typedef _Atomic uint64_t memkit__counter;
-
-static inline void memkit__bump(memkit__counter *c, uint64_t by)
-{
-    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + by,
-                          memory_order_relaxed);
-}
-
-static inline uint64_t memkit__read(const memkit__counter *c)
-{
-    return atomic_load_explicit(c, memory_order_relaxed);
-}
 
 typedef struct {
     memkit__counter gets, misses, puts;
@@ -154,6 +140,11 @@ struct memkit__pool_ops {
     void (*free)(memkit_pool *);
 };
 
+/* ---- pool.c: the whole way of a get and a put, for any pool of this copy of the core ---- */
+
+memkit_buf *memkit__pool_get(memkit_pool *p, size_t hint);
+void memkit__pool_put(memkit_pool *p, memkit_buf *b);
+
 /* ---- pool_cache.c ---- */
 
 typedef struct {
@@ -163,6 +154,13 @@ typedef struct {
 
 /* The pool this thread used last: what the fast path looks at. */
 extern MEMKIT__TLS memkit__cache_entry memkit__last_cache __attribute__((visibility("hidden")));
+
+/* This thread's cache, where the pool is the one it used last. An id is of one pool of one copy of
+ * the core, so a match says also that the pool is ours to work on. */
+static inline memkit__cache *memkit__cache_last(const memkit_pool *p)
+{
+    return MEMKIT_LIKELY(memkit__last_cache.pool_id == p->id) ? memkit__last_cache.cache : NULL;
+}
 
 /* This thread's cache in the pool, made where there is none; NULL where memory is short. Takes
  * locks; the pool's must not be held. */

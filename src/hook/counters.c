@@ -249,10 +249,10 @@ void memkit__count_slow(uint64_t allocated, uint64_t freed, unsigned mallocs, un
         memkit__room_add(&b->room, freed - allocated);
     }
     settle(b);
-    memkit__own_add(&b->mallocs, mallocs);
-    memkit__own_add(&b->alloc_bytes, allocated);
-    memkit__own_add(&b->frees, frees);
-    memkit__own_add(&b->freed_bytes, freed);
+    memkit__bump(&b->mallocs, mallocs);
+    memkit__bump(&b->alloc_bytes, allocated);
+    memkit__bump(&b->frees, frees);
+    memkit__bump(&b->freed_bytes, freed);
 }
 
 void memkit__thread_counts(memkit__counts *out)

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "core/attach.h"
+#include "core/counter.h"
 #include "core/internal.h"
 
 #pragma GCC visibility push(hidden)
@@ -55,18 +56,6 @@ memkit__block *memkit__own_block(void);
 void memkit__thread_counts(memkit__counts *out);
 void memkit__process_counts(memkit__counts *out);
 
-/* Adds to a counter that only this thread writes. On x86 one instruction, so that a signal handler
- * that allocates cannot fall in between either; gcc makes three of the portable form. */
-static inline void memkit__own_add(_Atomic uint64_t *counter, uint64_t n)
-{
-#if defined(__x86_64__)
-    __asm__ volatile("addq %1, %0" : "+m"(*counter) : "er"(n) : "cc");
-#else
-    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
-    atomic_store_explicit(counter, now + n, memory_order_relaxed);
-#endif
-}
-
 /* Adds to the room; true when it is then out of range. */
 static inline bool memkit__room_add(_Atomic int64_t *room, uint64_t n)
 {
@@ -104,8 +93,8 @@ static inline bool memkit__try_count_malloc(uint64_t bytes)
     memkit__block *b = memkit__me.block;
     if (MEMKIT_UNLIKELY(memkit__room_sub(&b->room, bytes)))
         return false;
-    memkit__own_add(&b->mallocs, 1);
-    memkit__own_add(&b->alloc_bytes, bytes);
+    memkit__bump(&b->mallocs, 1);
+    memkit__bump(&b->alloc_bytes, bytes);
     return true;
 }
 
@@ -114,8 +103,8 @@ static inline bool memkit__try_count_free(uint64_t bytes)
     memkit__block *b = memkit__me.block;
     if (MEMKIT_UNLIKELY(memkit__room_add(&b->room, bytes)))
         return false;
-    memkit__own_add(&b->frees, 1);
-    memkit__own_add(&b->freed_bytes, bytes);
+    memkit__bump(&b->frees, 1);
+    memkit__bump(&b->freed_bytes, bytes);
     return true;
 }
 
@@ -140,10 +129,10 @@ static inline void memkit__count_realloc(uint64_t old, uint64_t bytes)
         memkit__count_slow(bytes, old, 1, 1);
         return;
     }
-    memkit__own_add(&b->mallocs, 1);
-    memkit__own_add(&b->alloc_bytes, bytes);
-    memkit__own_add(&b->frees, 1);
-    memkit__own_add(&b->freed_bytes, old);
+    memkit__bump(&b->mallocs, 1);
+    memkit__bump(&b->alloc_bytes, bytes);
+    memkit__bump(&b->frees, 1);
+    memkit__bump(&b->freed_bytes, old);
 }
 
 #pragma GCC visibility pop

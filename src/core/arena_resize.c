@@ -1,0 +1,67 @@
+/* arena_resize.c - memkit_arena_realloc: in place where p was the last thing given out, else a
+ * copy. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/arena_impl.h"
+
+/* p in place with n bytes, where p is the last thing the current chunk gave out. Not where a mark
+ * was saved since: a rewind to it would cut p's new end off, or find its own place gone. */
+static bool resize_last(arena *a, char *p, size_t old_n, size_t n)
+{
+    if (a->fence > a->chunk->base && a->fence <= a->chunk->end && p < a->fence)
+        return false;
+    size_t room = (size_t)(a->pub.end - a->chunk->base);
+    if (old_n > room || p < a->chunk->base || p > a->pub.ptr || p + round_up(old_n) != a->pub.ptr ||
+        n > (size_t)(a->pub.end - p))
+        return false;
+    a->pub.ptr = p + round_up(n);
+    return true;
+}
+
+/* The same for the last big block: malloc may extend it, and at worst moves it without leaving a
+ * hole behind. NULL with errno where it fails. */
+static void *resize_big(arena *a, size_t n)
+{
+    big *b = a->bigs;
+    size_t need = round_up(n), bytes = need + BIG_HEADER;
+    if (bytes > b->bytes && a->max_bytes != 0 && bytes - b->bytes > a->max_bytes - a->held_bytes) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    big *moved = realloc(b, bytes);
+    if (moved == NULL)
+        return NULL;
+    a->held_bytes = a->held_bytes - moved->bytes + bytes;
+    if (a->held_bytes > a->peak_held)
+        a->peak_held = a->held_bytes;
+    a->big_used = a->big_used - moved->used + need;
+    moved->bytes = bytes;
+    moved->used = need;
+    a->bigs = moved;
+    memkit__arena_show(a);
+    return (char *)moved + BIG_HEADER;
+}
+
+void *memkit_arena_realloc(memkit_arena *pub, void *p, size_t old_n, size_t n)
+{
+    if (pub == NULL || (p == NULL && old_n > 0)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    if (p == NULL)
+        return memkit_arena_alloc(pub, n);
+    if (n > PTRDIFF_MAX - 2 * MIN_CHUNK) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    arena *a = (arena *)pub;
+    if (resize_last(a, p, old_n, n) || n <= old_n)
+        return p;
+    if (a->bigs != NULL && p == (char *)a->bigs + BIG_HEADER)
+        return resize_big(a, n);
+    void *copy = memkit_arena_alloc(pub, n);
+    if (copy != NULL)
+        memcpy(copy, p, old_n);
+    return copy;
+}
