@@ -153,9 +153,9 @@ $(TESTS): LDLIBS = -lcmocka -lm -ldl
 WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_threads test_arena test_metrics)
 $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
-$(B)/tests/test_hook: $(PROF_A)
-$(B)/tests/test_hook: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
-$(B)/tests/test_load $(B)/tests/test_compare: $(LOAD)
+$(B)/tests/test_hook $(B)/tests/test_hook_preload: $(PROF_A)
+$(B)/tests/test_hook $(B)/tests/test_hook_preload: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+$(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare: $(LOAD)
 
 $(PROGS): $(B)/tests/%: $(B)/tests/%.o
 	$(say) LD $@
