@@ -11,12 +11,13 @@ LIBDIR   ?= $(or $(libdir),$(PREFIX)/lib)
 INCLUDEDIR ?= $(or $(includedir),$(PREFIX)/include)
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 SAN      ?=
+WERROR   ?= -Werror
 V        ?= 0
 
 VERSION := $(shell sed -n 's/^.define MEMKIT_VERSION *"\(.*\)"/\1/p' include/memkit/version.h)
 SOMAJOR := $(firstword $(subst ., ,$(VERSION)))
 
-WARNINGS := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wundef -Wvla -Werror \
+WARNINGS := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wundef -Wvla $(WERROR) \
             -Wstrict-prototypes -Wmissing-prototypes
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 BASE     := -std=gnu11 -pthread -Iinclude -Isrc $(WARNINGS) $(SANFLAGS)
@@ -39,7 +40,7 @@ endif
 
 # With `deps` among the goals nothing is compiled before it is done, and what it installs counts as there.
 DEPS_GOALS := $(filter deps deps-%,$(MAKECMDGOALS))
-HAVE_MHD := $(if $(DEPS_GOALS),y,$(shell echo '\#include <microhttpd.h>' | $(CC) -E - >/dev/null 2>&1 && echo y))
+HAVE_MHD := $(if $(DEPS_GOALS),y,$(shell printf '\#include <microhttpd.h>\n\#include <uthash.h>\n' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo y))
 
 CORE_SRC := $(sort $(wildcard src/core/*.c))
 HOOK_SRC := $(sort $(wildcard src/hook/*.c))
@@ -165,7 +166,7 @@ $(PROGS): LDLIBS = -ldl
 $(B)/tests/prog_hook_nopie.o: OBJFLAGS = -fno-pie
 $(B)/tests/prog_hook_nopie: LINK_FLAGS = -no-pie
 
-TEST_ENV = MEMKIT_BUILD=$(CURDIR)/$(B) MEMKIT_SAN=$(SAN) MEMKIT_ROOT=$(CURDIR) CC='$(CC)' MAKE='$(MAKE)'
+TEST_ENV = MEMKIT_BUILD='$(CURDIR)/$(B)' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)'
 
 ## test         every test, in at most 3 minutes; the last line is `N passed, N failed`
 ##              (TEST=test_pool runs one; also CC=clang, SAN=address,undefined, SAN=thread)
@@ -209,23 +210,24 @@ DEST_PC  := $(DESTDIR)$(PKGCONFIGDIR)
 ## install      libraries, headers, .pc files (PREFIX=/usr/local DESTDIR= LIBDIR= INCLUDEDIR=)
 .PHONY: install
 install: $(LIBS)
-	$(Q)install -d $(DEST_LIB) $(DEST_INC) $(DEST_PC)
-	$(Q)install -m 644 $(HEADERS) $(DEST_INC)
-	$(Q)install -m 644 $(CORE_A) $(PROF_A) $(DEST_LIB)
-	$(Q)install -m 755 $(CORE_SO) $(PROF_SO) $(DEST_LIB)
+	$(Q)install -d "$(DEST_LIB)" "$(DEST_INC)" "$(DEST_PC)"
+	$(Q)install -m 644 $(HEADERS) "$(DEST_INC)"
+	$(Q)install -m 644 $(CORE_A) $(PROF_A) "$(DEST_LIB)"
+	$(Q)install -m 755 $(CORE_SO) $(PROF_SO) "$(DEST_LIB)"
 	$(Q)for name in memkit memkit-prof; do \
-	    ln -sf lib$$name.so.$(VERSION) $(DEST_LIB)/lib$$name.so.$(SOMAJOR) && \
-	    ln -sf lib$$name.so.$(SOMAJOR) $(DEST_LIB)/lib$$name.so && \
+	    ln -sf lib$$name.so.$(VERSION) "$(DEST_LIB)/lib$$name.so.$(SOMAJOR)" && \
+	    ln -sf lib$$name.so.$(SOMAJOR) "$(DEST_LIB)/lib$$name.so" && \
 	    sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-	        -e 's|@VERSION@|$(VERSION)|' src/$$name.pc.in > $(DEST_PC)/$$name.pc || exit 1; done
+	        -e 's|@VERSION@|$(VERSION)|' src/$$name.pc.in > "$(DEST_PC)/$$name.pc" || exit 1; done
 
 ## uninstall    takes away what install put there (same variables)
 .PHONY: uninstall
 uninstall:
-	$(Q)rm -f $(HEADERS:include/memkit/%=$(DEST_INC)/%) \
-	    $(foreach l,libmemkit libmemkit-prof,$(addprefix $(DEST_LIB)/$l,.a .so .so.$(SOMAJOR) .so.$(VERSION))) \
-	    $(DEST_PC)/memkit.pc $(DEST_PC)/memkit-prof.pc
-	$(Q)rmdir $(DEST_INC) 2>/dev/null || true
+	$(Q)for header in $(notdir $(HEADERS)); do rm -f "$(DEST_INC)/$$header"; done
+	$(Q)for name in memkit memkit-prof; do \
+	    for end in a so so.$(SOMAJOR) so.$(VERSION); do rm -f "$(DEST_LIB)/lib$$name.$$end"; done; \
+	    rm -f "$(DEST_PC)/$$name.pc"; done
+	$(Q)rmdir "$(DEST_INC)" 2>/dev/null || true
 
 # ---- dependencies, cleaning, help ------------------------------------------------------------------------
 
@@ -248,6 +250,7 @@ clean:
 .PHONY: help
 help:
 	@sed -n 's/^## \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
-	@echo; echo 'Also: V=1 shows the commands, CC=clang another compiler, CFLAGS= LDFLAGS= CPPFLAGS= as usual.'
+	@echo; echo 'Also: V=1 shows the commands, CC=clang another compiler, CFLAGS= LDFLAGS= CPPFLAGS= as usual,'
+	@echo 'WERROR= lets a warning of another compiler pass.'
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

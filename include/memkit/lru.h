@@ -60,7 +60,8 @@ typedef struct {
 
 /* Zero in a field means its default; one of the two bounds is needed. */
 typedef struct {
-    const char *name;          /* label in the metrics, copied; NULL: "lru" */
+    const char
+        *name; /* label in the metrics, copied; NULL: "lru"; an unlocked cache is not shown */
     size_t max_entries;        /* 0: bounded by bytes only */
     size_t max_bytes;          /* all bytes, overhead too; 0: bounded by entries only */
     size_t expect_entry_bytes; /* key + value of a usual entry: sizes the table; default 128 */
@@ -102,8 +103,10 @@ MEMKIT_API void memkit_lru_free(memkit_lru *c);
  * replaced. 0, or -1: EINVAL (c NULL, or a pointer NULL with a length), E2BIG (heavier than the
  * bound), EBUSY (what would have to go is pinned), ENOMEM. After an error the cache holds what it
  * held, the old value of the key too; only for ENOMEM may other entries have been evicted. O(1).
- * No malloc once the cache is full: the memory of what leaves serves what comes; where the mix of
- * sizes shifts, now and then one for a slab. */
+ * No malloc once the cache is full: the memory of what leaves serves what comes, for entries up to
+ * a quarter of a slab (slabs are 1/64 of max_bytes, 512 bytes to 64 KiB). Larger ones have blocks
+ * of their own, recycled where one of nearly the size has just become free. on_evict is told of the
+ * value replaced with both still held, which may cross max_bytes meanwhile. */
 MEMKIT_API int memkit_lru_set(memkit_lru *c, const void *key, size_t klen, const void *val,
                               size_t vlen);
 
@@ -142,7 +145,7 @@ MEMKIT_API void memkit_lru_clear(memkit_lru *c);
 
 /* Calls fn for each entry, most recent first within a shard, expired ones left out, until fn
  * returns other than 0; returns that, or 0; -1 with EINVAL. The shard is locked meanwhile: fn must
- * not call into the cache. O(n). */
+ * not call into the cache, nor make or end a pool, a cache or a named arena. O(n). */
 MEMKIT_API int memkit_lru_each(memkit_lru *c, memkit_lru_each_fn fn, void *arg);
 
 /* Reads the figures, a sum over the shards. */

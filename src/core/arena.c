@@ -55,9 +55,34 @@ void memkit__arena_row(const memkit__node *node, uint64_t *live_bytes, uint64_t 
 /* ---- memory from malloc and back ---------------------------------------------------------------
  */
 
+static void give_back(arena *a, void *block, size_t bytes)
+{
+    a->held_bytes -= bytes;
+    a->chunks--;
+    free(block);
+}
+
+static bool over_limit(const arena *a, size_t bytes)
+{
+    return a->max_bytes != 0 && (bytes > a->max_bytes || a->held_bytes > a->max_bytes - bytes);
+}
+
+/* What is kept for the next request gives way to what this one asks. */
+static void drop_spares(arena *a)
+{
+    while (a->spares != NULL) {
+        chunk *c = a->spares;
+        a->spares = c->prev;
+        a->spare_bytes -= c->bytes;
+        give_back(a, c, c->bytes);
+    }
+}
+
 static void *take(arena *a, size_t bytes)
 {
-    if (a->max_bytes != 0 && (bytes > a->max_bytes || a->held_bytes > a->max_bytes - bytes)) {
+    if (over_limit(a, bytes))
+        drop_spares(a);
+    if (over_limit(a, bytes)) {
         errno = ENOMEM;
         return NULL;
     }
@@ -69,13 +94,6 @@ static void *take(arena *a, size_t bytes)
         a->peak_held = a->held_bytes;
     a->chunks++;
     return block;
-}
-
-static void give_back(arena *a, void *block, size_t bytes)
-{
-    a->held_bytes -= bytes;
-    a->chunks--;
-    free(block);
 }
 
 static void enter_chunk(arena *a, chunk *c)
@@ -298,11 +316,7 @@ void memkit_arena_free(memkit_arena *pub)
     pop_bigs(a, 0);
     while (a->chunk != &a->first)
         pop_chunk(a, 0);
-    while (a->spares != NULL) {
-        chunk *c = a->spares;
-        a->spares = c->prev;
-        give_back(a, c, c->bytes);
-    }
+    drop_spares(a);
     a->pub.ptr = a->pub.end = NULL;
     if (!a->callers_memory)
         free(a);
@@ -386,6 +400,8 @@ void memkit_arena_rewind(memkit_arena *pub, memkit_arena_mark m)
         return;
     }
     run_defers(a, m.defers);
+    if (!mark_alive(a, &m)) /* a defer went back further, and all is done */
+        return;
     pop_bigs(a, (size_t)m.bigs);
     while (a->chunk != m.chunk)
         pop_chunk(a, a->keep_bytes);

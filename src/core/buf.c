@@ -123,7 +123,7 @@ int memkit_buf_append(memkit_buf *b, const void *p, size_t n)
         return -1;
     }
     if (n == 0)
-        return 0;
+        return b->cap != 0 ? 0 : make_room(b, 0);
     if (MEMKIT_UNLIKELY(!fits(b, n))) {
         /* Growing may move data, and p with it. */
         uintptr_t offset = (uintptr_t)p - (uintptr_t)b->data;

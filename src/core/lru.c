@@ -273,7 +273,8 @@ memkit_lru *memkit_lru_new(const memkit_lru_opts *opts)
     c->node.object = c;
     c->node.row = row;
     c->node.name = c->name;
-    memkit__register(MEMKIT__LRU, &c->node);
+    if (c->locked) /* one without a lock cannot be read by another thread */
+        memkit__register(MEMKIT__LRU, &c->node);
     return c;
 }
 
@@ -308,7 +309,8 @@ void memkit_lru_free(memkit_lru *c)
         memkit__fault("memkit_lru_free: cache \"%s\": on_evict kept %zu references", c->name, live);
         return;
     }
-    memkit__unregister(MEMKIT__LRU, &c->node);
+    if (c->locked)
+        memkit__unregister(MEMKIT__LRU, &c->node);
     for (uint32_t i = 0; i < c->shard_count; i++)
         shard_destroy(memkit__lru_shard_at(c, i));
     pthread_mutex_destroy(&c->resize_lock);

@@ -44,7 +44,7 @@ enum {
     MEMKIT__LRU_BIG_HEAD = 36,     /* memkit__lru_big, 4 unused, room for the ttl word */
     MEMKIT__LRU_MALLOC_BYTES = 16, /* what an allocator adds to a block, counted as held */
     MEMKIT__LRU_GRANULE = 16,
-    MEMKIT__LRU_STASH = 4,
+    MEMKIT__LRU_STASH = 32,
     MEMKIT__LRU_NEIGHBOURS = 1, /* larger classes an entry may borrow from: more drift upwards */
     MEMKIT__LRU_MAX_UNITS = (1 << 20) - 2
 };

@@ -137,6 +137,20 @@ int memkit_lru_resize(memkit_lru *c, size_t max_entries, size_t max_bytes)
     return -1;
 }
 
+/* An index that grew for many small entries would leave no room for large ones. The shard is empty.
+ */
+static void shrink_index(memkit__lru_shard *s)
+{
+    size_t room = memkit__lru_wanted_index(s->cache, s->max_entries, s->max_bytes);
+    memkit__lru_table table;
+    if (memkit__lru_table_bytes_for(room) >= memkit__lru_table_bytes(&s->index.now) ||
+        memkit__lru_table_init(&table, room) != 0)
+        return;
+    s->bytes -= memkit__lru_table_bytes(&s->index.now) - memkit__lru_table_bytes(&table);
+    memkit__lru_table_free(&s->index.now);
+    s->index.now = table;
+}
+
 void memkit_lru_clear(memkit_lru *c)
 {
     if (c == NULL) {
@@ -152,6 +166,7 @@ void memkit_lru_clear(memkit_lru *c)
             s->bytes -= freed + MEMKIT__LRU_MALLOC_BYTES;
         while (s->count > 0)
             memkit__lru_leave_list(s, s->ends.prev, MEMKIT_LRU_CLEARED, &leavers);
+        shrink_index(s);
         memkit__lru_unlock(s);
         memkit__lru_part(s, &leavers);
     }

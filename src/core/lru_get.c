@@ -144,7 +144,11 @@ static inline bool still_pinned(const memkit__lru_shard *s, const memkit_lru_ref
 
 void memkit_lru_release(memkit_lru *c, memkit_lru_ref *ref)
 {
-    if (c == NULL || ref == NULL || ref->data == NULL)
+    if (c == NULL || ref == NULL) {
+        errno = EINVAL;
+        return;
+    }
+    if (ref->data == NULL)
         return;
     if (MEMKIT_UNLIKELY(ref->priv[1] != seal_of(c, ref->priv[0], ref->data))) {
         memkit__fault("memkit_lru_release: %p is no reference into cache \"%s\"", ref->data,

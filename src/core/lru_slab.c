@@ -143,8 +143,9 @@ static uint32_t new_slab(memkit__lru_shard *s, bool over)
     }
     char *memory = malloc(slab_bytes - MEMKIT__LRU_MALLOC_BYTES);
     if (memory == NULL || !memkit__lru_ensure_unit(s)) {
+        int reason = memory == NULL ? ENOMEM : errno;
         free(memory);
-        errno = ENOMEM;
+        errno = reason;
         return 0;
     }
     uint32_t id = memkit__lru_take_unit(s);

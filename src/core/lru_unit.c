@@ -16,7 +16,7 @@
 
 /* Most that a block may be larger than what it serves, as a part of it; what sizes are rounded to;
  * the largest block worth keeping; the table's first size. */
-enum { SLACK_PARTS = 8, BIG_ROUND = 64, STASH_MAX = 1 << 20, LEAST_UNITS = 4 };
+enum { SLACK_PARTS = 4, BIG_ROUND = 64, STASH_MAX = 1 << 20, LEAST_UNITS = 4 };
 
 static size_t unit_table_bytes(uint32_t units)
 {
@@ -38,11 +38,15 @@ size_t memkit__lru_unit_growth(const memkit__lru_shard *s)
 
 bool memkit__lru_ensure_unit(memkit__lru_shard *s)
 {
+    errno = ENOMEM;
     if (s->unused_unit != 0 || s->unit_count < s->unit_room)
         return true;
     uint32_t room = next_unit_room(s);
-    memkit__lru_unit *units =
-        room > s->unit_room ? realloc(s->units, unit_table_bytes(room)) : NULL;
+    if (room == s->unit_room) { /* handles have no more bits: as full as can be */
+        errno = ENOSPC;
+        return false;
+    }
+    memkit__lru_unit *units = realloc(s->units, unit_table_bytes(room));
     if (units == NULL)
         return false;
     s->units = units;
@@ -237,8 +241,9 @@ uint32_t memkit__lru_big_alloc(memkit__lru_shard *s, size_t entry_bytes, bool ov
     }
     char *memory = malloc(room + MEMKIT__LRU_BIG_HEAD);
     if (memory == NULL || !memkit__lru_ensure_unit(s)) {
+        int reason = memory == NULL ? ENOMEM : errno;
         free(memory);
-        errno = ENOMEM;
+        errno = reason;
         return 0;
     }
     uint32_t id = memkit__lru_take_unit(s);

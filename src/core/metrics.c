@@ -36,15 +36,35 @@ static int head(memkit_buf *out, const char *name, const char *type, const char 
     return memkit_buf_appendf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-/* A label's value: backslash, quote and newline escaped, as the format asks. */
+/* Bytes of the UTF-8 character at s (RFC 3629), 0 where there is none: cut off, overlong, a
+ * surrogate. */
+static size_t utf8_length(const char *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : 4;
+    if (n == 4 && (p[0] < 0xf0 || p[0] > 0xf4))
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    bool wrong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+                 (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f);
+    return wrong ? 0 : n;
+}
+
+/* A label's value: backslash, quote and newline escaped, as the format asks; a byte that is no
+ * UTF-8, for which a scrape would be refused whole, becomes a question mark. */
 static int append_escaped(memkit_buf *out, const char *s)
 {
-    for (; *s != '\0'; s++) {
-        int failed = *s == '\n'                ? memkit_buf_append_str(out, "\\n")
+    while (*s != '\0') {
+        size_t n = utf8_length(s);
+        int failed = n == 0                    ? memkit_buf_append_byte(out, '?')
+                     : *s == '\n'              ? memkit_buf_append_str(out, "\\n")
                      : *s == '"' || *s == '\\' ? memkit_buf_appendf(out, "\\%c", *s)
-                                               : memkit_buf_append_byte(out, (unsigned char)*s);
+                                               : memkit_buf_append(out, s, n);
         if (failed != 0)
             return -1;
+        s += n != 0 ? n : 1;
     }
     return 0;
 }

@@ -99,7 +99,8 @@ static void sweep_the_still(memkit_pool *p, memkit__cache *own, uint64_t now)
 static void look(memkit_pool *p, memkit__cache *c)
 {
     uint64_t now = memkit__now_ms();
-    bool sweep = now - memkit__read(&c->last_look) >= p->idle_ms ||
+    bool others = now - memkit__read(&p->others_swept) >= p->idle_ms;
+    bool sweep = others || now - memkit__read(&c->last_look) >= p->idle_ms ||
                  now - memkit__read(&c->last_sweep) >= p->idle_ms;
     /* What is held beyond LOOK_ALWAYS came through the slow path, and so through here. */
     bool much = memkit__read(&c->held) > LOOK_ALWAYS ||
@@ -113,8 +114,10 @@ static void look(memkit_pool *p, memkit__cache *c)
     pthread_mutex_lock(&p->lock);
     memkit__calibrate(p, c);
     memkit__sweep(p, c, now);
-    if (sweep)
+    if (others) {
+        atomic_store_explicit(&p->others_swept, now, memory_order_relaxed);
         sweep_the_still(p, c, now);
+    }
     pthread_mutex_unlock(&p->lock);
 }
 

@@ -105,6 +105,8 @@ struct memkit_pool {
     unsigned max_class;         /* of max_buf_bytes */
     atomic_bool depot_filled;   /* it holds enough to be worth a look at the clock at each call */
     _Atomic uint64_t depot_due; /* ms: when something in it will have been idle for idle_ms */
+    memkit__counter
+        others_swept; /* ms: when caches of threads that stand still were last looked for */
     size_t max_held, max_thread;
     uint64_t idle_ms;
 
@@ -172,8 +174,8 @@ void memkit__caches_claim(memkit_pool *p, memkit__cache *own);
 void memkit__caches_unclaim(memkit_pool *p, memkit__cache *own);
 bool memkit__cache_owned(const memkit__cache *c, const memkit__cache *own);
 
-/* Unlinks and frees every cache; what they hold is in the depot or gone before. No call is under
- * way. */
+/* Drops what every cache holds, unlinks and frees it. Takes the locks: no call is under way, but
+ * threads may be ending. */
 void memkit__caches_free(memkit_pool *p);
 
 /* ---- pool_depot.c: all with the pool's lock held ---- */

@@ -12,6 +12,7 @@
  * none, or the owner does not leave its fast path (it may have been lost in a fork), the cache is
  * let be.
  */
+#include <limits.h>
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 
 MEMKIT__TLS memkit__cache_entry memkit__last_cache;
 static MEMKIT__TLS memkit__cache *caches_of_thread;
+static MEMKIT__TLS unsigned exit_rounds; /* of key destructors that this thread went through */
 
 static pthread_mutex_t link_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -49,6 +51,7 @@ static void retire_counts(memkit_pool *p, memkit__cache *c)
 static void thread_exit(void *unused)
 {
     (void)unused;
+    exit_rounds++;
     pthread_mutex_lock(&link_lock);
     memkit__cache *next;
     for (memkit__cache *c = caches_of_thread; c != NULL; c = next) {
@@ -75,11 +78,21 @@ static void prepare(void)
     have_membarrier = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
+/* A plugin's own copy of the core may be unloaded before its threads end: no destructor then. */
+__attribute__((destructor)) static void forget_key(void)
+{
+    if (have_key)
+        pthread_key_delete(exit_key);
+    have_key = false;
+}
+
 static memkit__cache *make_cache(memkit_pool *p)
 {
     pthread_once(&once, prepare);
-    /* Without a destructor a thread's end would leave the cache behind: then rather none. */
-    if (!have_key || pthread_setspecific(exit_key, &exit_key) != 0)
+    /* Where no destructor will run, a thread's end would leave the cache behind: then rather none.
+     * So it is in the last round of a thread's destructors, for those of other keys. */
+    if (!have_key || exit_rounds >= PTHREAD_DESTRUCTOR_ITERATIONS - 1 ||
+        pthread_setspecific(exit_key, &exit_key) != 0)
         return NULL;
     memkit__cache *c = aligned_alloc(64, (sizeof *c + 63) & ~(size_t)63);
     if (c == NULL)
@@ -155,11 +168,16 @@ void memkit__caches_unclaim(memkit_pool *p, memkit__cache *own)
 
 void memkit__caches_free(memkit_pool *p)
 {
+    /* Both locks: a thread that ends at this moment is taking its own cache apart. */
     pthread_mutex_lock(&link_lock);
+    pthread_mutex_lock(&p->lock);
     while (p->caches != NULL) {
         memkit__cache *c = p->caches;
+        for (unsigned i = 0; i < MEMKIT__CLASSES; i++)
+            memkit__cache_drop(p, c, i, c->bins[i].count);
         unlink_cache(c);
         free(c);
     }
+    pthread_mutex_unlock(&p->lock);
     pthread_mutex_unlock(&link_lock);
 }

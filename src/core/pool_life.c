@@ -224,9 +224,6 @@ static void stop_sweeper(memkit_pool *p)
 
 static void free_held(memkit_pool *p)
 {
-    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
-        for (unsigned i = 0; i < MEMKIT__CLASSES; i++)
-            memkit__cache_drop(p, c, i, c->bins[i].count);
     memkit__shrink(p, NULL, 0);
     while (p->headers != NULL) {
         memkit__headers *slab = p->headers;
@@ -247,8 +244,8 @@ static void pool_free(memkit_pool *p)
     }
     memkit__unregister(MEMKIT__POOL, &p->node);
     stop_sweeper(p);
-    free_held(p);
     memkit__caches_free(p);
+    free_held(p);
     destroy(p);
 }
 

@@ -288,6 +288,8 @@ void memkit__process_counts(memkit__counts *out)
     int64_t live = (int64_t)(sum.alloc_bytes - sum.freed_bytes);
     int64_t top = atomic_load(&peak);
     sum.peak_bytes = (uint64_t)(top > live ? top : live);
+    if (sum.peak_bytes > sum.alloc_bytes) /* what is reserved ahead of a process's first bytes */
+        sum.peak_bytes = sum.alloc_bytes;
     *out = sum;
 }
 

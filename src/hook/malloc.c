@@ -70,7 +70,7 @@ EXPORT void *calloc(size_t n, size_t size)
 
 EXPORT void free(void *p)
 {
-    size_t bytes;
+    size_t bytes = 0; /* gcc -Og does not see that it is always set */
     if (p == NULL)
         return;
     if (MEMKIT_UNLIKELY(!memkit__read_usable(p, &bytes))) {
