@@ -86,7 +86,7 @@ endif
 # The build made last under names that do not change.
 .PHONY: links
 links: $(LIBS)
-	@mkdir -p build && ln -sfn $(CONF) build/lib && ln -sfn $(CONF) build/bin
+	@mkdir -p build && case '$(B)' in build/*) ln -sfn $(CONF) build/lib && ln -sfn $(CONF) build/bin ;; esac
 
 $(B)/%.o: %.c Makefile | $(DEPS_GOALS)
 	$(say) CC $<

@@ -209,6 +209,40 @@ static void a_defer_may_use_the_arena(void **state)
     memkit_arena_free(a);
 }
 
+typedef struct {
+    memkit_arena *arena;
+    memkit_arena_mark mark;
+    bool whole;
+} further;
+
+static void go_further_back(void *arg)
+{
+    further *f = arg;
+    if (f->whole)
+        memkit_arena_reset(f->arena);
+    else
+        memkit_arena_rewind(f->arena, f->mark);
+}
+
+static void a_defer_may_go_further_back_than_its_rewind(void **state)
+{
+    (void)state;
+    for (int whole = 0; whole < 2; whole++) {
+        memkit_arena *a = memkit_arena_new(NULL);
+        further f = {a, memkit_arena_save(a), whole};
+        for (int i = 0; i < 200; i++)
+            memkit_arena_alloc(a, 100);
+        memkit_arena_mark inner = memkit_arena_save(a);
+        memkit_arena_defer(a, go_further_back, &f);
+        for (int i = 0; i < 200; i++)
+            memkit_arena_alloc(a, 100);
+        memkit_arena_rewind(a, inner);
+        check(a, NULL);
+        assert_int_equal(used(a), 0);
+        memkit_arena_free(a);
+    }
+}
+
 static void rewind_takes_back_chunks_and_big_blocks(void **state)
 {
     (void)state;
@@ -386,6 +420,12 @@ static void the_limit_is_enomem_and_loses_nothing(void **state)
     check(a, NULL);
     memkit_arena_reset(a);
     assert_non_null(memkit_arena_alloc(a, 20000));
+    /* What is kept for the next request is no reason to refuse it. */
+    memkit_arena_reset(a);
+    for (int i = 0; i < 60; i++)
+        assert_non_null(memkit_arena_alloc(a, 1000));
+    memkit_arena_reset(a);
+    assert_non_null(check(a, memkit_arena_alloc(a, 98000)));
     memkit_arena_free(a);
 }
 
@@ -527,6 +567,7 @@ int main(void)
         cmocka_unit_test(callers_memory_comes_first),
         cmocka_unit_test(defers_run_last_first_and_once),
         cmocka_unit_test(a_defer_may_use_the_arena),
+        cmocka_unit_test(a_defer_may_go_further_back_than_its_rewind),
         cmocka_unit_test(rewind_takes_back_chunks_and_big_blocks),
         cmocka_unit_test(marks_nest),
         cmocka_unit_test(a_mark_that_was_passed_is_a_fault),

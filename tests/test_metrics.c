@@ -116,6 +116,34 @@ static void labels_are_escaped(void **state)
     memkit_pool_free(p);
 }
 
+static void what_is_no_utf_8_does_not_void_the_scrape(void **state)
+{
+    (void)state;
+    const char *const names[][2] = {{"caf\xc3\xa9", "caf\xc3\xa9"},
+                                    {"a\xc3", "a?"},
+                                    {"\xc0\xaf", "??"},
+                                    {"\xed\xa0\x80x", "???x"},
+                                    {"\xf0\x9f\x90\x9f", "\xf0\x9f\x90\x9f"},
+                                    {"\xf5\x80\x80\x80", "????"},
+                                    {"\x80z", "?z"}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        memkit_pool *p = memkit_pool_new(&(memkit_pool_opts){.name = names[i][0]});
+        char expected[64];
+        snprintf(expected, sizeof expected, "gets_total{pool=\"%s\",", names[i][1]);
+        assert_non_null(strstr(written(), expected));
+        memkit_pool_free(p);
+    }
+}
+
+static void an_unlocked_cache_is_not_shown(void **state)
+{
+    (void)state;
+    memkit_lru *c = memkit_lru_new(
+        &(memkit_lru_opts){.name = "mine", .max_entries = 9, .shards = MEMKIT_LRU_UNLOCKED});
+    assert_null(strstr(written(), "\"mine\"")); /* its figures are its thread's alone */
+    memkit_lru_free(c);
+}
+
 static void only_named_arenas_are_shown_as_of_their_last_chunk(void **state)
 {
     (void)state;
@@ -177,6 +205,8 @@ int main(void)
                                         fresh, drop),
         cmocka_unit_test_setup_teardown(values_are_the_objects_own, fresh, drop),
         cmocka_unit_test_setup_teardown(labels_are_escaped, fresh, drop),
+        cmocka_unit_test_setup_teardown(what_is_no_utf_8_does_not_void_the_scrape, fresh, drop),
+        cmocka_unit_test_setup_teardown(an_unlocked_cache_is_not_shown, fresh, drop),
         cmocka_unit_test_setup_teardown(only_named_arenas_are_shown_as_of_their_last_chunk, fresh,
                                         drop),
         cmocka_unit_test_setup_teardown(counters_are_left_out_where_malloc_is_not_hooked, fresh,

@@ -298,6 +298,7 @@ static void misuse_is_found_and_changes_nothing(void **state)
     assert_faults(memkit_buf_free(b), "already put");
     assert_faults(assert_int_equal(memkit_buf_append_str(b, "x"), -1), "already put");
     assert_faults(assert_int_equal(memkit_buf_appendf(b, "x"), -1), "already put");
+    assert_faults(assert_int_equal(memkit_buf_append(b, "x", 0), -1), "already put");
     memkit_pool_trim(p, 0); /* also when its block is gone */
     assert_faults(memkit_pool_put(p, b), "already put");
     memkit_pool_stats_t s = stats_of(p);

@@ -286,6 +286,100 @@ static void what_an_idle_thread_holds_can_be_given_back(void **state)
     }
 }
 
+typedef struct {
+    memkit_pool *pool;
+    atomic_int used;
+} short_lived;
+
+static void *use_and_end(void *arg)
+{
+    short_lived *s = arg;
+    memkit_buf *b[50];
+    for (int i = 0; i < 50; i++)
+        b[i] = memkit_pool_get(s->pool, 100);
+    for (int i = 0; i < 50; i++)
+        memkit_pool_put(s->pool, b[i]);
+    atomic_fetch_add(&s->used, 1);
+    return NULL;
+}
+
+static void a_pool_may_be_freed_while_its_threads_end(void **state)
+{
+    (void)state;
+    long before = blocks_out;
+    for (int round = 0; round < 200; round++) {
+        short_lived s = {.pool = memkit_pool_new(NULL)};
+        pthread_t threads[4];
+        for (int i = 0; i < 4; i++)
+            pthread_create(&threads[i], NULL, use_and_end, &s);
+        while (atomic_load(&s.used) < 4)
+            sched_yield();
+        memkit_pool_free(s.pool);
+        for (int i = 0; i < 4; i++)
+            pthread_join(threads[i], NULL);
+    }
+    assert_int_equal(blocks_out, before);
+}
+
+static pthread_key_t late_key;
+
+/* Uses the pool in every round of destructors there is. */
+static void use_late(void *arg)
+{
+    memkit_pool_put(arg, memkit_pool_get(arg, 100));
+    pthread_setspecific(late_key, arg);
+}
+
+static void *set_late_key(void *arg)
+{
+    memkit_pool_put(arg, memkit_pool_get(arg, 100));
+    pthread_setspecific(late_key, arg);
+    return NULL;
+}
+
+static void a_pool_may_be_used_by_the_last_destructors_of_a_thread(void **state)
+{
+    (void)state;
+    long before = blocks_out;
+    memkit_pool *p = memkit_pool_new(NULL);
+    pthread_key_create(&late_key, use_late);
+    for (int i = 0; i < 20; i++)
+        run(set_late_key, p, 1);
+    pthread_key_delete(late_key);
+    assert_null(p->caches); /* no thread left one behind */
+    check(p);
+    memkit_pool_free(p);
+    assert_int_equal(blocks_out, before);
+}
+
+static void *put_hundred(void *arg)
+{
+    for (int i = 0; i < 100; i++)
+        memkit_pool_put(arg, memkit_pool_get(arg, 100));
+    return NULL;
+}
+
+static void threads_that_come_and_go_give_back_what_another_left_idle(void **state)
+{
+    (void)state;
+    idler t = {.pool = memkit_pool_new(&(memkit_pool_opts){.idle_ms = 30})};
+    pthread_barrier_init(&t.used, NULL, 2);
+    pthread_barrier_init(&t.done, NULL, 2);
+    pthread_t thread;
+    pthread_create(&thread, NULL, use_and_wait, &t);
+    pthread_barrier_wait(&t.used);
+    nanosleep(&(struct timespec){0, 100000000}, NULL);
+    run(put_hundred, t.pool, 1); /* a thread that never saw the pool before */
+    memkit_pool_stats_t s;
+    memkit_pool_stats(t.pool, &s);
+    assert_true(s.held_bytes < 16000);
+    pthread_barrier_wait(&t.done);
+    pthread_join(thread, NULL);
+    memkit_pool_free(t.pool);
+    pthread_barrier_destroy(&t.used);
+    pthread_barrier_destroy(&t.done);
+}
+
 static void *make_default(void *arg)
 {
     *(memkit_pool **)arg = memkit_pool_default();
@@ -310,6 +404,9 @@ int main(void)
         cmocka_unit_test(a_dying_thread_leaves_nothing_behind),
         cmocka_unit_test(a_thread_may_outlive_its_pool),
         cmocka_unit_test(what_an_idle_thread_holds_can_be_given_back),
+        cmocka_unit_test(a_pool_may_be_freed_while_its_threads_end),
+        cmocka_unit_test(a_pool_may_be_used_by_the_last_destructors_of_a_thread),
+        cmocka_unit_test(threads_that_come_and_go_give_back_what_another_left_idle),
         cmocka_unit_test(the_default_pool_is_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -212,21 +212,27 @@ bool memkit__lru_big_fits(const memkit__lru_entry *e, size_t entry_bytes)
     return fits_well(memkit__lru_big_of(e)->room, entry_bytes);
 }
 
+/* The one of the stash that fits best: a larger one will serve a larger entry. */
 static uint32_t take_stashed(memkit__lru_shard *s, size_t entry_bytes)
 {
+    uint32_t *best = NULL;
+    size_t best_room = SIZE_MAX;
     for (uint32_t i = 0; i < MEMKIT__LRU_STASH; i++) {
-        uint32_t id = s->stash[i];
-        if (id == 0)
+        if (s->stash[i] == 0)
             continue;
-        memkit__lru_entry *e = memkit__lru_at(s, id << 12);
-        if (!memkit__lru_big_fits(e, entry_bytes))
-            continue;
-        s->stash[i] = 0;
-        s->units[id].used = 1;
-        s->units[id].serial++;
-        return id << 12;
+        size_t room = memkit__lru_big_of(memkit__lru_at(s, s->stash[i] << 12))->room;
+        if (room < best_room && fits_well(room, entry_bytes)) {
+            best = &s->stash[i];
+            best_room = room;
+        }
     }
-    return 0;
+    if (best == NULL)
+        return 0;
+    uint32_t id = *best;
+    *best = 0;
+    s->units[id].used = 1;
+    s->units[id].serial++;
+    return id << 12;
 }
 
 uint32_t memkit__lru_big_alloc(memkit__lru_shard *s, size_t entry_bytes, bool over)
