@@ -129,16 +129,13 @@ $(EXAMPLES):
 	$(LINK)
 
 # How the comparison is run; DURATION=5 makes a short one.
-DURATION  ?= 30
-RATE      ?= 10000
-IDS       ?= 1000000
-PRICE_PER_GIB ?= 3.00
 COMPARE_DIR ?= build/compare
-COMPARE_FLAGS = --duration $(DURATION) --rate $(RATE) --ids $(IDS) --price-per-gib $(PRICE_PER_GIB) \
+COMPARE_FLAGS = --duration $(or $(DURATION),30) --rate $(or $(RATE),10000) --ids $(or $(IDS),1000000) \
+    --price-per-gib $(or $(PRICE_PER_GIB),3.00) \
     $(if $(ID_BYTES),--id-bytes $(ID_BYTES)) $(if $(SEED),--seed $(SEED)) $(if $(SATURATION),--saturation-seconds $(SATURATION))
 
 ## compare      the service before and after under the same load: one table, build/compare/report.md
-##              (DURATION=30 RATE=10000 IDS=1000000 ID_BYTES= SEED= PRICE_PER_GIB=3.00)
+##              (DURATION=30 RATE=10000 IDS=1000000 ID_BYTES= SEED= PRICE_PER_GIB=3.00 SATURATION=5)
 .PHONY: compare
 compare: $(EXAMPLES) $(PROF_SO)
 	$(Q)$(B)/service-compare --before $(B)/service-before --after $(B)/service-after \

@@ -28,6 +28,18 @@
 #define SANITIZED 0
 #endif
 
+/* TSan takes its own state of a thread apart before the last round of key destructors. */
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UNDER_TSAN 1
+#endif
+#endif
+#ifndef UNDER_TSAN
+#define UNDER_TSAN 0
+#endif
+
 /* ---- faults: caught, counted, and the last message kept ---- */
 
 extern int faults;

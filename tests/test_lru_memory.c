@@ -351,12 +351,48 @@ static void large_entries_of_mixed_sizes_hardly_allocate(void **state)
         if (i == 10000)
             mallocs = 0;
         seed = seed * 6364136223846793005u + 1442695040888963407u;
-        assert_int_equal(
-            memkit_lru_set(c, &i, sizeof i, value, 2000 + (size_t)(seed >> 33) % 4001), 0);
+        assert_int_equal(memkit_lru_set(c, &i, sizeof i, value, 2000 + (size_t)(seed >> 33) % 4001),
+                         0);
     }
     print_message("mallocs in 20,000 sets of 2000 to 6000 B: %zu\n", mallocs);
     assert_true(mallocs < 3000);
     memkit_lru_free(c);
+}
+
+/* Fills the cache with values of 0 to 999 B, walking its invariants now and then. */
+static size_t entries_when_full(memkit_lru *c, unsigned sets)
+{
+    static char value[1000];
+    uint64_t seed = 3;
+    for (unsigned i = 0; i < sets; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        assert_int_equal(memkit_lru_set(c, &i, sizeof i, value, (size_t)(seed >> 33) % 1000), 0);
+        if (i % 1000 == 0)
+            assert_null(memkit__lru_check(c));
+    }
+    memkit_lru_stats_t st;
+    memkit_lru_stats(c, &st);
+    assert_true(st.bytes <= st.max_bytes);
+    return st.entries;
+}
+
+static void a_resized_cache_holds_what_a_new_one_would(void **state)
+{
+    (void)state;
+    const size_t bounds[][2] = {{64 << 20, 100 << 10}, {64 << 20, 1 << 20}, {200 << 10, 8 << 20}};
+    for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++) {
+        memkit_lru *fresh = memkit_lru_new(&(memkit_lru_opts){.max_bytes = bounds[i][1]});
+        memkit_lru *resized = memkit_lru_new(&(memkit_lru_opts){.max_bytes = bounds[i][0]});
+        entries_when_full(resized, 2000); /* slabs of the old size are there already */
+        assert_int_equal(memkit_lru_resize(resized, 0, bounds[i][1]), 0);
+        assert_null(memkit__lru_check(resized));
+        size_t want = entries_when_full(fresh, 30000), got = entries_when_full(resized, 30000);
+        print_message("%zu -> %zu: %zu entries, made so %zu\n", bounds[i][0], bounds[i][1], got,
+                      want);
+        assert_true(got >= want * 3 / 4);
+        memkit_lru_free(fresh);
+        memkit_lru_free(resized);
+    }
 }
 
 int main(void)
@@ -373,6 +409,7 @@ int main(void)
         cmocka_unit_test(a_value_that_shrinks_gives_its_memory_back),
         cmocka_unit_test(clear_gives_a_grown_index_back),
         cmocka_unit_test(large_entries_of_mixed_sizes_hardly_allocate),
+        cmocka_unit_test(a_resized_cache_holds_what_a_new_one_would),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

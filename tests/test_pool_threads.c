@@ -340,6 +340,8 @@ static void *set_late_key(void *arg)
 static void a_pool_may_be_used_by_the_last_destructors_of_a_thread(void **state)
 {
     (void)state;
+    if (UNDER_TSAN)
+        skip();
     long before = blocks_out;
     memkit_pool *p = memkit_pool_new(NULL);
     pthread_key_create(&late_key, use_late);

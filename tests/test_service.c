@@ -170,6 +170,35 @@ static void a_missing_id_or_a_malformed_escape_is_400(void **state)
     client_close(&c);
 }
 
+static void a_raw_nul_in_the_target_is_400(void **state)
+{
+    (void)state;
+    static const struct {
+        char line[40];
+        size_t len;
+    } table[] = {
+#define LINE(text) {text, sizeof(text) - 1}
+        LINE("POST /process?id=a\0b"), LINE("POST /process?id=a\0"), LINE("POST /process?id=\0"),
+        LINE("POST /process\0?id=a"),  LINE("GET /health\0"),        LINE("GET /health?\0\0"),
+        LINE("GET /nowhere\0"),
+#undef LINE
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        client c;
+        client_open(&c, &svc);
+        client_send(&c, table[i].line, table[i].len);
+        client_text(&c, HOST "\r\n");
+        client_read(&c, &a, false);
+        if (a.status != 400 || strstr(a.body, "NUL") == NULL)
+            fail_msg("%s, %zu: %d %s", table[i].line, i, a.status, a.body);
+        ask(&c, &a, "GET  /health "); /* blanks around it are none of that */
+        assert_int_equal(a.status, 404);
+        ask(&c, &a, "GET  /health");
+        assert_int_equal(a.status, 200);
+        client_close(&c);
+    }
+}
+
 /* "POST /process?id=" + n bytes that differ from place to place. */
 static char *line_with_id(size_t n)
 {
@@ -354,6 +383,37 @@ static void a_chunked_body_is_counted_as_it_comes(void **state)
     client_read(&c, &a, false);
     assert_int_equal(a.status, 501);
     client_close(&c);
+    assert_int_equal((int)metric(&svc, "service_requests_total{code=\"501\"}"), 1);
+}
+
+/* What is the body to us must not be a request to a proxy before us, or the other way round. */
+static void content_lengths_that_differ_are_400(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fields;
+        int status;
+    } table[] = {
+        {"Content-Length: 0\r\nContent-Length: 4\r\n", 400},
+        {"Content-Length: 4\r\ncontent-length: 0\r\n", 400},
+        {"Content-Length: 4\r\nContent-Length: 4\r\nX: y\r\nCONTENT-LENGTH: 5\r\n", 400},
+        {"Content-Length: 4\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n", 400},
+        {"Content-Length: 4\r\nX: y\r\nContent-Length: 4\r\n", 200},
+    };
+    char text[256];
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        client c;
+        client_open(&c, &svc);
+        snprintf(text, sizeof text, "POST /process?id=1" HOST "%s\r\nbody", table[i].fields);
+        client_text(&c, text);
+        client_read(&c, &a, false);
+        if (a.status != table[i].status)
+            fail_msg("%s: %d", table[i].fields, a.status);
+        if (a.status == 400)
+            client_expect_end(&c);
+        client_close(&c);
+    }
+    assert_int_equal((int)metric(&svc, "service_requests_total{code=\"400\"}"), 4);
 }
 
 static void expect_continue_is_answered_or_refused_at_once(void **state)
@@ -469,6 +529,7 @@ int main(void)
         BOTH(other_paths_are_404_and_other_methods_405_with_allow),
         BOTH(an_id_is_decoded_as_a_query_is),
         BOTH(a_missing_id_or_a_malformed_escape_is_400),
+        BOTH(a_raw_nul_in_the_target_is_400),
         BOTH(ids_of_every_length_come_back_whole),
         BOTH(before_appends_and_after_keeps_the_latest),
         {"after_bounds_its_cache_and_reads_it", after_bounds_its_cache_and_reads_it, start, stop,
@@ -478,6 +539,7 @@ int main(void)
         BOTH(thousands_of_arguments_need_no_memory),
         BOTH(a_body_is_read_up_to_64_kib_and_413_beyond),
         BOTH(a_chunked_body_is_counted_as_it_comes),
+        BOTH(content_lengths_that_differ_are_400),
         BOTH(expect_continue_is_answered_or_refused_at_once),
         BOTH(pipelined_requests_are_answered_in_order),
         BOTH(clients_that_have_closed_their_half_get_every_answer),

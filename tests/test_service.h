@@ -74,6 +74,9 @@ HELPER const char *build_dir(void)
     return dir;
 }
 
+/* Not 0: services are started with this limit on open files. */
+HELPER rlim_t service_files;
+
 /* Starts a program of the build directory with "NAME=value" settings (NULL ends them) on top of the
  * environment, of which the service's own variables are taken away. arg may be NULL. */
 HELPER void service_spawn(service *s, const char *program, const char *const *settings,
@@ -94,6 +97,9 @@ HELPER void service_spawn(service *s, const char *program, const char *const *se
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* no service outlives a test that crashed */
         dup2(fds[1], 1);
         dup2(fds[1], 2);
+        struct rlimit files = {.rlim_cur = service_files, .rlim_max = service_files};
+        if (service_files != 0 && setrlimit(RLIMIT_NOFILE, &files) != 0)
+            _exit(126);
         for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
             unsetenv(own[i]);
         for (; settings != NULL && *settings != NULL; settings++)

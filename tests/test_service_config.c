@@ -20,6 +20,7 @@ static int start(void **state)
 static int stop(void **state)
 {
     (void)state;
+    service_files = 0;
     if (svc.pid > 0) { /* a test that failed on its way */
         kill(svc.pid, SIGKILL);
         waitpid(svc.pid, NULL, 0);
@@ -68,6 +69,8 @@ static void a_value_that_is_no_good_is_refused_and_explained(void **state)
         {"LISTEN_ADDR=127.0.0.1:65536", "port"},
         {"LISTEN_ADDR=127.0.0.1:http", "port"},
         {"LISTEN_ADDR=127.0.0.1:-1", "port"},
+        {"LISTEN_ADDR=*:8080", "no address; want \":8080\""},
+        {"LISTEN_ADDR=[*]:8080", "no address; want \":8080\""},
         {"LISTEN_ADDR=::1:8080", "brackets"},
         {"LISTEN_ADDR=[::1:8080", "brackets"},
         {"LISTEN_ADDR=[127.0.0.1]:8080", "no such address"},
@@ -196,6 +199,47 @@ static void an_address_that_cannot_be_had_ends_with_1(void **state)
     assert_int_equal(service_stop(&svc), 0);
 }
 
+/* ---- descriptors ---- */
+
+static void many_workers_with_few_descriptors_still_share_them(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 200 };
+    static client c[CLIENTS];
+    service_files = 1024;
+    start_with("MAX_WORKERS=16", "WORK_MS=0");
+    service_files = 0;
+    assert_non_null(strstr(svc.log, "16 workers, each with at most 36 connections"));
+    assert_non_null(strstr(svc.log, "warning: 36 connections a worker are few"));
+    for (int i = 0; i < CLIENTS; i++)
+        client_open(&c[i], &svc);
+    for (int i = 0; i < CLIENTS; i++)
+        client_text(&c[i], "POST /process?id=few" HOST "\r\n");
+    for (int i = 0; i < CLIENTS; i++) { /* all of them stay connected */
+        client_read(&c[i], &a, false);
+        assert_int_equal(a.status, 200);
+    }
+    for (int i = 0; i < CLIENTS; i++)
+        client_close(&c[i]);
+    assert_int_equal(service_stop(&svc), 0);
+}
+
+static void connections_a_worker_are_logged_and_none_is_refused(void **state)
+{
+    (void)state;
+    service_files = 1024;
+    start_with("MAX_WORKERS=2", NULL);
+    assert_non_null(strstr(svc.log, "2 workers, each with at most 408 connections"));
+    assert_null(strstr(svc.log, "warning"));
+    assert_int_equal(service_stop(&svc), 0);
+
+    const char *settings[] = {LOCAL, "MAX_WORKERS=200", NULL};
+    service_spawn(&svc, program, settings, NULL);
+    service_files = 0;
+    assert_int_equal(service_wait(&svc), 1);
+    assert_non_null(strstr(svc.log, "MAX_WORKERS=200: too many for 1024 open files"));
+}
+
 /* ---- start and end ---- */
 
 static void memory_is_logged_at_both_ends(void **state)
@@ -278,6 +322,40 @@ static void while_it_drains_nobody_else_is_let_in(void **state)
     assert_int_equal(service_wait(&svc), 0);
 }
 
+/* Stopped as it is, it accepts none of them before the signal is there too. */
+static void expect_answers_to_who_has_connected(const char *work)
+{
+    enum { CLIENTS = 120 }; /* fewer than the shortest usual backlog */
+    static client c[CLIENTS];
+    const char *settings[] = {LOCAL, "MAX_WORKERS=1", work, NULL};
+    char line[64];
+    service_start(&svc, program, settings);
+    int status;
+    kill(svc.pid, SIGSTOP);
+    assert_int_equal(waitpid(svc.pid, &status, WUNTRACED), svc.pid);
+    for (int i = 0; i < CLIENTS; i++) {
+        client_open(&c[i], &svc);
+        snprintf(line, sizeof line, "POST /process?id=early%d" HOST "\r\n", i);
+        client_text(&c[i], line);
+    }
+    kill(svc.pid, SIGTERM);
+    kill(svc.pid, SIGCONT);
+    for (int i = 0; i < CLIENTS; i++) {
+        client_read(&c[i], &a, false);
+        snprintf(line, sizeof line, "early%d", i);
+        assert_string_equal(a.body, line);
+        client_close(&c[i]);
+    }
+    assert_int_equal(service_wait(&svc), 0);
+}
+
+static void who_has_connected_before_the_signal_is_answered(void **state)
+{
+    (void)state;
+    expect_answers_to_who_has_connected("WORK_MS=0"); /* accepted, answered and closed in one go */
+    expect_answers_to_who_has_connected("WORK_MS=50");
+}
+
 static void a_second_signal_ends_it_at_once(void **state)
 {
     (void)state;
@@ -327,9 +405,12 @@ int main(void)
         BOTH(help_says_how_and_another_argument_is_refused),
         BOTH(every_form_of_address_is_listened_on),
         BOTH(an_address_that_cannot_be_had_ends_with_1),
+        BOTH(many_workers_with_few_descriptors_still_share_them),
+        BOTH(connections_a_worker_are_logged_and_none_is_refused),
         BOTH(memory_is_logged_at_both_ends),
         BOTH(both_signals_drain_and_end_with_0),
         BOTH(while_it_drains_nobody_else_is_let_in),
+        BOTH(who_has_connected_before_the_signal_is_answered),
         BOTH(a_second_signal_ends_it_at_once),
         BOTH(work_that_outlasts_the_drain_is_turned_away_with_503),
     };

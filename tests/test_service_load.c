@@ -161,7 +161,70 @@ static void both_workers_get_their_share(void **state)
     close_clients(256);
 }
 
+/* ---- the cache's bound ---- */
+
+/* 1000 entries do not share out evenly among 16 shards, nor among 15; 1009 is a prime. */
+static void after_never_holds_more_than_cache_size(void **state)
+{
+    (void)state;
+    static const int sizes[] = {1, 63, 130, 1000, 1009, 1024};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        enum { CLIENTS = 64, ROUNDS = 80 };
+        char size[32];
+        snprintf(size, sizeof size, "CACHE_SIZE=%d", sizes[i]);
+        start_with("WORK_MS=0", size);
+        open_clients(CLIENTS);
+        for (int k = 0; k < ROUNDS; k++)
+            round_of_requests(CLIENTS, k);
+        close_clients(CLIENTS);
+        /* five times as many ids as entries: every shard is full */
+        assert_int_equal((int)metric(&svc, "memkit_lru_entries{cache=\"ids\",id=\"0\"}"), sizes[i]);
+        assert_int_equal(service_stop(&svc), 0);
+    }
+}
+
 /* ---- allocations ---- */
+
+static void start_hooked(void)
+{
+    static char preload[4200];
+    if (SANITIZED)
+        skip(); /* the sanitizer's malloc is not ours to hook */
+    snprintf(preload, sizeof preload, "LD_PRELOAD=%s/libmemkit-prof.so.0", build_dir());
+    if (access(strchr(preload, '=') + 1, R_OK) != 0)
+        fail_msg("no %s", strchr(preload, '=') + 1);
+    start_with("WORK_MS=1", preload);
+    if (metric(&svc, "memkit_malloc_hooked") != 1)
+        fail_msg("malloc is not hooked");
+}
+
+static double live_allocations(void)
+{
+    return metric(&svc, "memkit_mallocs_total") - metric(&svc, "memkit_frees_total");
+}
+
+/* The value of an id may grow, and does in `before`; how many blocks there are may not. */
+static void the_same_ids_again_leave_nothing_behind(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 16, ROUNDS = 100 };
+    double live[2];
+    start_hooked();
+    open_clients(CLIENTS);
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < ROUNDS * CLIENTS; i++)
+            client_text(&clients[i % CLIENTS], "POST /process?id=1" HOST "\r\n");
+        for (int i = 0; i < ROUNDS * CLIENTS; i++) {
+            client_read(&clients[i % CLIENTS], &a, false);
+            assert_int_equal(a.status, 200);
+        }
+        await_metric(&svc, "service_in_flight", 1); /* itself */
+        live[k] = live_allocations();
+    }
+    close_clients(CLIENTS);
+    if (live[1] - live[0] > ROUNDS * CLIENTS / 20)
+        fail_msg("%.0f blocks, and %d requests later %.0f", live[0], ROUNDS * CLIENTS, live[1]);
+}
 
 /* Of ids of a little over id_len bytes, all new or always the same few. */
 static double allocations_a_request(size_t id_len, bool fresh)
@@ -199,15 +262,7 @@ static double allocations_a_request(size_t id_len, bool fresh)
 static void a_request_costs_four_allocations_after_and_eight_or_ten_before(void **state)
 {
     (void)state;
-    char preload[4200];
-    if (SANITIZED)
-        skip(); /* the sanitizer's malloc is not ours to hook */
-    snprintf(preload, sizeof preload, "LD_PRELOAD=%s/libmemkit-prof.so.0", build_dir());
-    if (access(strchr(preload, '=') + 1, R_OK) != 0)
-        fail_msg("no %s", strchr(preload, '=') + 1);
-    start_with("WORK_MS=1", preload);
-    if (metric(&svc, "memkit_malloc_hooked") != 1)
-        fail_msg("malloc is not hooked");
+    start_hooked();
     static const struct {
         size_t id_len;
         bool fresh;
@@ -232,6 +287,9 @@ int main(void)
         BOTH(a_hit_waits_as_long_as_a_miss),
         BOTH(without_work_there_is_no_wait),
         BOTH(both_workers_get_their_share),
+        {"after_never_holds_more_than_cache_size", after_never_holds_more_than_cache_size, start,
+         stop, (char *)(uintptr_t) "service-after"},
+        BOTH(the_same_ids_again_leave_nothing_behind),
         BOTH(a_request_costs_four_allocations_after_and_eight_or_ten_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

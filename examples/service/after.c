@@ -30,7 +30,7 @@
 /* More wait in a worker's list only after a burst, and those go back to malloc. */
 #define SLOTS_KEPT 1024
 /* Two workers rarely meet in one of 16 shards; below 64 entries a shard, its bound is too coarse.
- */
+ * Shards share the entries evenly and round up: only a divisor makes CACHE_SIZE the bound. */
 #define SHARDS        16
 #define SHARD_ENTRIES 64
 
@@ -104,7 +104,10 @@ static void slot_give(unsigned worker, slot *s)
 static unsigned shards_for(size_t entries)
 {
     size_t n = entries / SHARD_ENTRIES;
-    return n >= SHARDS ? SHARDS : n > 0 ? (unsigned)n : 1;
+    n = n > SHARDS ? SHARDS : n;
+    while (n > 1 && entries % n != 0)
+        n--;
+    return n > 0 ? (unsigned)n : 1;
 }
 
 int handler_init(const service_config *cfg)

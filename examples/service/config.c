@@ -90,6 +90,10 @@ static void keep_addresses(service_config *c, const struct addrinfo *list)
 static int resolve(service_config *c, const char *host, const char *port, bool literal,
                    char why[CONFIG_WHY])
 {
+    /* The C library takes "*" for no name at all, and no name for the loopback address. */
+    if (strcmp(host, "*") == 0)
+        return refuse(why, "LISTEN_ADDR=\"%.200s\": \"*\" is no address; want %s", c->listen,
+                      LISTEN_FORMS);
     struct addrinfo want = {.ai_family = literal ? AF_INET6 : AF_UNSPEC,
                             .ai_socktype = SOCK_STREAM,
                             .ai_flags = AI_NUMERICSERV | (literal ? AI_NUMERICHOST : 0)};
@@ -178,7 +182,7 @@ void config_usage(const char *program)
            "\n"
            "SIGINT or SIGTERM ends it: requests under way get their answers, at most 30 s later it "
            "is\n"
-           "gone; a second one ends it at once. Exit code 0; 1: cannot listen; 2: a value is "
+           "gone; a second one ends it at once. Exit code 0; 1: cannot start; 2: a value is "
            "refused.\n",
            program, DEFAULT_LISTEN, CONFIG_WORKERS, CONFIG_CACHE_MAX, DEFAULT_CACHE,
            CONFIG_WORK_MAX, DEFAULT_WORK, CONFIG_DRAIN_MAX, DEFAULT_DRAIN);

@@ -41,8 +41,10 @@
  * serves several, which saves a third of the service's CPU. */
 #define TICK_NS 250000u
 
-#define OWN_FDS 64 /* descriptors that are no connections: listening, epoll, libraries' ... */
-#define EVENTS  32
+/* Descriptors that are no connections: the process's, and a worker's: listening, epoll, timer. */
+#define OWN_FDS    64
+#define WORKER_FDS 8
+#define EVENTS     32
 
 enum { TAG_MHD = 0, TAG_TIMER, TAG_STOP };
 
@@ -106,11 +108,11 @@ static void begin_drain(front_worker *w)
     w->stop_ns = front_now_ns();
     epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, w->front->stop_fd, NULL); /* stays readable for ever */
     /* Who has connected already is a client of ours: take those before the door closes. A run
-     * accepts some ten. */
+     * accepts some ten, and may be done with them too. */
     for (int i = 0; i < 512; i++) {
-        uint64_t before = atomic_load(&w->connections);
+        uint64_t before = w->accepted;
         MHD_run(w->daemon);
-        if (atomic_load(&w->connections) == before)
+        if (w->accepted == before)
             break;
     }
     MHD_quiesce_daemon(w->daemon);
@@ -194,14 +196,28 @@ static int worker_open(front *f, front_worker *w, unsigned max_connections)
 }
 
 /* A worker's share of the descriptors, so that all together cannot run out of them: a connection
- * over the limit waits in the kernel until another ends. */
-static unsigned connections_each(unsigned workers)
+ * over the limit waits in the kernel until another ends. Lingering connections get at most a
+ * quarter of them. 0; -1: the limit leaves not one connection a worker. */
+static int share_descriptors(front *f, char why[CONFIG_WHY])
 {
     struct rlimit lim;
     rlim_t n = getrlimit(RLIMIT_NOFILE, &lim) == 0 ? lim.rlim_cur : 1024;
-    rlim_t own = OWN_FDS + (rlim_t)workers * (8 + LINGER_MAX);
-    n = n > own ? (n - own) / workers : 1;
-    return n > INT_MAX ? INT_MAX : n < 1 ? 1 : (unsigned)n;
+    rlim_t own = OWN_FDS + (rlim_t)f->n * WORKER_FDS;
+    rlim_t linger = n / 4 / f->n;
+    linger = linger > LINGER_MAX ? LINGER_MAX : linger;
+    rlim_t each = n > own ? (n - own) / f->n : 0;
+    if (each <= linger) {
+        snprintf(why, CONFIG_WHY,
+                 "MAX_WORKERS=%u: too many for %llu open files (ulimit -n): no worker could hold a "
+                 "connection",
+                 f->n, (unsigned long long)n);
+        return -1;
+    }
+    each -= linger;
+    f->connections_each = each > INT_MAX ? INT_MAX : (unsigned)each;
+    for (unsigned i = 0; i < f->n; i++)
+        f->workers[i].linger.max = (unsigned)linger;
+    return 0;
 }
 
 front *front_open(const service_config *cfg, char why[CONFIG_WHY])
@@ -230,13 +246,12 @@ front *front_open(const service_config *cfg, char why[CONFIG_WHY])
         front_close(f);
         return NULL;
     }
-    if (front_listen(f, why) != 0) {
+    if (share_descriptors(f, why) != 0 || front_listen(f, why) != 0) {
         front_close(f);
         return NULL;
     }
-    unsigned each = connections_each(f->n);
     for (unsigned i = 0; i < f->n; i++)
-        if (worker_open(f, &f->workers[i], each) != 0) {
+        if (worker_open(f, &f->workers[i], f->connections_each) != 0) {
             snprintf(why, CONFIG_WHY, "cannot start worker %u of %u: %s", i + 1, f->n,
                      strerror(errno));
             front_close(f);
@@ -248,6 +263,11 @@ front *front_open(const service_config *cfg, char why[CONFIG_WHY])
 const char *front_address(const front *f)
 {
     return f->address;
+}
+
+unsigned front_connections_each(const front *f)
+{
+    return f->connections_each;
 }
 
 int front_done_fd(const front *f)

@@ -20,6 +20,9 @@ front *front_open(const service_config *cfg, char why[CONFIG_WHY]);
 /* "127.0.0.1:8080", with the port that was taken for port 0. */
 const char *front_address(const front *f);
 
+/* How many connections each worker holds at most: its share of the limit on open files. */
+unsigned front_connections_each(const front *f);
+
 /* Starts the workers. 0; -1 with errno, and none runs. */
 int front_start(front *f);
 

@@ -79,6 +79,8 @@ static enum MHD_Result answer(service_request *r, unsigned status, const char *t
 static const char *text_of(unsigned status)
 {
     switch (status) {
+    case MHD_HTTP_BAD_REQUEST:
+        return "Content-Length fields that contradict each other";
     case MHD_HTTP_NOT_FOUND:
         return "not found";
     case MHD_HTTP_METHOD_NOT_ALLOWED:
@@ -164,9 +166,39 @@ static bool fits_memory(struct MHD_Connection *c)
     return used + 1024 <= FRONT_CONN_MEMORY;
 }
 
+typedef struct {
+    const char *first;
+    bool differ;
+} lengths;
+
+static enum MHD_Result compare_length(void *cls, enum MHD_ValueKind kind, const char *name,
+                                      const char *value)
+{
+    lengths *l = cls;
+    (void)kind;
+    if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) != 0)
+        return MHD_YES;
+    value = value != NULL ? value : "";
+    if (l->first == NULL)
+        l->first = value;
+    l->differ = strcmp(l->first, value) != 0;
+    return l->differ ? MHD_NO : MHD_YES;
+}
+
+/* libmicrohttpd goes by the first Content-Length. A proxy before us may go by another, and what is
+ * the body to one of the two is a request to the other. */
+static bool lengths_differ(struct MHD_Connection *c)
+{
+    lengths l = {.first = NULL};
+    MHD_get_connection_values(c, MHD_HEADER_KIND, compare_length, &l);
+    return l.differ;
+}
+
 /* What the header fields say of the body: 0, or the status to turn the client away with. */
 static unsigned body_verdict(struct MHD_Connection *c)
 {
+    if (lengths_differ(c))
+        return MHD_HTTP_BAD_REQUEST;
     const char *coding =
         MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING);
     if (coding != NULL)
@@ -204,7 +236,7 @@ static enum MHD_Result refuse(service_request *r)
         return answer_text(r, r->status, text_of(r->status));
     return answer_text(r, r->status,
                        r->route == ROUTE_PROCESS ? "missing id query param"
-                                                 : "malformed escape in the request target");
+                                                 : "malformed escape or NUL in the request target");
 }
 
 static enum MHD_Result serve_process(service_request *r)
@@ -248,8 +280,22 @@ static enum MHD_Result serve(service_request *r)
     }
 }
 
-static enum MHD_Result look_at(service_request *r, const char *method, const char *version)
+/* libmicrohttpd passes the target on as a string, and what follows a NUL in it was not seen. But
+ * the string lies where the request line was read, and the version right behind the target. */
+static void refuse_nul(service_request *r, const char *url, const char *version)
 {
+    size_t len = (size_t)(version - url) - 1;
+    if (r->uri_len == 0 || *version == '\0' || len == r->uri_len)
+        return;
+    r->uri_len = len;
+    r->route = ROUTE_UNKNOWN;
+    r->status = MHD_HTTP_BAD_REQUEST;
+}
+
+static enum MHD_Result look_at(service_request *r, const char *url, const char *method,
+                               const char *version)
+{
+    refuse_nul(r, url, version);
     unsigned refused = verdict(r, method, version);
     unsigned fatal = body_verdict(r->connection);
     if (fatal == 0 && !fits_memory(r->connection))
@@ -265,13 +311,12 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 {
     front_worker *w = cls;
     service_request *r = *context;
-    (void)url;
     (void)data;
     if (r == NULL)
         return turn_away(w, c, MHD_HTTP_SERVICE_UNAVAILABLE); /* no memory for its object */
     if (!r->seen) {
         r->seen = true;
-        return look_at(r, method, version);
+        return look_at(r, url, method, version);
     }
     if (*size > 0) {
         r->body_read += *size;
@@ -305,6 +350,7 @@ static void on_connection(void *cls, struct MHD_Connection *c, void **context,
     (void)context;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         front_count(&w->connections, 1);
+        w->accepted++;
         return;
     }
     front_count(&w->connections, -1);

@@ -24,7 +24,7 @@ void front_linger_add(front_linger *l, int epoll_fd, uint64_t tag, int fd, uint6
 {
     char c;
     ssize_t n = recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (n == 0 || (n < 0 && errno != EAGAIN) || l->count == LINGER_MAX)
+    if (n == 0 || (n < 0 && errno != EAGAIN) || l->count >= l->max)
         return;
     unsigned i = 0;
     while (l->slots[i].fd != 0)

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LINGER_MAX   64         /* connections a worker keeps; further ones are just closed */
+#define LINGER_MAX   64         /* connections a worker can keep; further ones are just closed */
 #define LINGER_NS    2000000000 /* kept for so long */
 #define LINGER_BYTES (8u << 20) /* and for so many bytes */
 
@@ -24,6 +24,7 @@ typedef struct {
 
 typedef struct {
     unsigned count;
+    unsigned max; /* set by the owner, up to LINGER_MAX: what it has descriptors for; 0: none */
     linger_slot slots[LINGER_MAX];
 } front_linger;
 

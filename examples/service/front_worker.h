@@ -28,11 +28,13 @@
 #define FRONT_CONN_MEMORY (24u << 10)
 
 /* The codes the front answers with, in the order of front_worker.answered. */
-#define FRONT_CODES                                 \
-    {                                               \
-        200, 400, 404, 405, 413, 414, 431, 500, 503 \
+#define FRONT_CODES                                      \
+    {                                                    \
+        200, 400, 404, 405, 413, 414, 431, 500, 501, 503 \
     }
 #define FRONT_NCODES 10
+_Static_assert(sizeof((uint16_t[])FRONT_CODES) == FRONT_NCODES * sizeof(uint16_t),
+               "FRONT_NCODES is how many codes there are");
 
 typedef struct front_worker {
     _Alignas(64) unsigned index;
@@ -46,6 +48,7 @@ typedef struct front_worker {
     service_request *due_head, **due_tail;
     uint64_t armed_ns; /* what the timer is set to; 0: to nothing */
 
+    uint64_t accepted; /* connections, ever */
     unsigned complete; /* requests received whole and not answered yet */
     uint64_t stop_ns;  /* when draining began; 0: not yet */
     bool expired;      /* drained for too long: who still waits is turned away */
@@ -60,8 +63,9 @@ typedef struct front_worker {
 struct front {
     service_config cfg;
     char address[80];
-    int stop_fd; /* eventfd, readable for ever once draining begins */
-    int done_fd; /* eventfd, written by the last worker */
+    unsigned connections_each; /* at most, a worker */
+    int stop_fd;               /* eventfd, readable for ever once draining begins */
+    int done_fd;               /* eventfd, written by the last worker */
     atomic_uint running;
     unsigned n, started; /* workers, and how many of them have a thread */
     front_worker workers[];

@@ -25,7 +25,8 @@
 #include "front.h"
 #include "handler.h"
 
-#define LAST_RESORT_MS 2500 /* after DRAIN_MS; the workers end within 2 s of it: front.c */
+#define FEW_CONNECTIONS 64   /* a worker: fewer are probably not meant, and are warned of */
+#define LAST_RESORT_MS  2500 /* after DRAIN_MS; the workers end within 2 s of it: front.c */
 
 static void log_memory(const char *when)
 {
@@ -41,6 +42,17 @@ static void log_memory(const char *when)
                 (unsigned long long)m.mallocs, (unsigned long long)m.frees);
     else
         fprintf(stderr, "  allocations not counted (libmemkit-prof is not loaded)\n");
+}
+
+static void log_connections(const front *f, unsigned workers)
+{
+    unsigned each = front_connections_each(f);
+    fprintf(stderr, "%u workers, each with at most %u connections\n", workers, each);
+    if (each < FEW_CONNECTIONS)
+        fprintf(stderr,
+                "warning: %u connections a worker are few: raise the limit on open files "
+                "(ulimit -n) or lower MAX_WORKERS\n",
+                each);
 }
 
 static void raise_descriptor_limit(void)
@@ -114,6 +126,7 @@ static int run(const service_config *cfg)
     int status = EXIT_SUCCESS;
     log_memory("start");
     if (front_start(f) == 0) {
+        log_connections(f, cfg->workers);
         fprintf(stderr, "listening on %s\n", front_address(f));
         serve(f, signals, (int)cfg->drain_ms);
     } else {

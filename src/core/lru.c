@@ -83,7 +83,7 @@ size_t memkit__lru_wanted_index(const memkit_lru *c, size_t shard_entries, size_
 }
 
 /* A slab is at most 1/64 of a bound in bytes, so that a few half-empty ones do not matter. */
-static size_t slab_bytes_for(const memkit_lru *c, size_t shard_entries, size_t shard_bytes)
+size_t memkit__lru_slab_bytes_for(const memkit_lru *c, size_t shard_entries, size_t shard_bytes)
 {
     size_t least = LEAST_SLAB, wanted;
     if (shard_bytes != SIZE_MAX) {
@@ -112,7 +112,8 @@ bool memkit__lru_shares(const memkit_lru *c, size_t max_entries, size_t max_byte
     if (max_bytes == 0 || c->shards == NULL)
         return true;
     size_t index = memkit__lru_wanted_index(c, *shard_entries, *shard_bytes);
-    size_t least = c->control_bytes + memkit__lru_table_bytes_for(index) + c->geo.slab_bytes +
+    size_t least = c->control_bytes + memkit__lru_table_bytes_for(index) +
+                   memkit__lru_slab_bytes_for(c, *shard_entries, *shard_bytes) +
                    4 * sizeof(memkit__lru_unit) + 2 * MEMKIT__LRU_MALLOC_BYTES;
     return least <= *shard_bytes;
 }
@@ -136,6 +137,7 @@ static int shard_init(memkit_lru *c, memkit__lru_shard *s, size_t entries, size_
     s->big_class = (uint8_t)c->geo.class_count;
     s->max_entries = entries;
     s->max_bytes = bytes;
+    s->slab_granules = memkit__lru_slab_granules(memkit__lru_slab_bytes_for(c, entries, bytes));
     size_t index = memkit__lru_wanted_index(c, entries, bytes);
     if (memkit__lru_table_init(&s->index.now, index) != 0)
         return -1;
@@ -183,7 +185,7 @@ static memkit_lru *alloc_control(const memkit_lru *draft, const char *name)
     size_t classes = geo.class_count, name_bytes = strlen(name) + 1, bytes;
     size_t stride = round_up(
         offsetof(memkit__lru_shard, classes) + (classes + 1) * sizeof(memkit__lru_class), LINE);
-    size_t arrays = classes * 2 * sizeof(uint16_t) + geo.max_granules + 1;
+    size_t arrays = classes * sizeof(uint16_t) + geo.max_granules + 1;
     if (!memkit__add(sizeof *draft + arrays, name_bytes, &bytes)) {
         errno = ENOMEM;
         return NULL;
@@ -196,8 +198,7 @@ static memkit_lru *alloc_control(const memkit_lru *draft, const char *name)
     *c = *draft;
     char *p = (char *)(c + 1);
     c->geo.size = (uint16_t *)(void *)p;
-    c->geo.chunks = c->geo.size + classes;
-    c->geo.class_of = (uint8_t *)(c->geo.chunks + classes);
+    c->geo.class_of = (uint8_t *)(c->geo.size + classes);
     memkit__lru_geometry_init(&c->geo, geo.slab_bytes);
     c->name = memcpy(c->geo.class_of + geo.max_granules + 1, name, name_bytes);
     c->shards = (char *)c + head;
@@ -249,7 +250,7 @@ memkit_lru *memkit_lru_new(const memkit_lru_opts *opts)
         errno = EINVAL;
         return NULL;
     }
-    memkit__lru_geometry_init(&draft.geo, slab_bytes_for(&draft, entries, bytes));
+    memkit__lru_geometry_init(&draft.geo, memkit__lru_slab_bytes_for(&draft, entries, bytes));
     memkit_lru *c = alloc_control(&draft, opts->name != NULL ? opts->name : "lru");
     if (c == NULL)
         return NULL;

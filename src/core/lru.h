@@ -58,6 +58,8 @@ typedef struct {
     uint16_t pinned;     /* of those, pinned or held */
     uint16_t free;       /* granule of the first free chunk, MEMKIT__LRU_NO_CHUNK: none */
     uint16_t fresh;      /* granule of the first chunk that was never taken */
+    uint16_t granules;   /* of a slab, for chunks */
+    uint16_t chunks;     /* of a slab, while it is of a class */
     uint16_t serial;     /* counts what the descriptor stood for: a stale reference is seen */
     uint8_t cls;         /* class; the cache's class_count for a big block */
 } memkit__lru_unit;
@@ -66,6 +68,7 @@ typedef struct {
 typedef struct {
     uint32_t roomy;  /* first slab with a free chunk; 0: none */
     uint32_t slabs;  /* slabs of the class */
+    uint32_t chunks; /* in those of the size made now, free ones too */
     uint32_t pinned; /* chunks pinned or held */
 } memkit__lru_class;
 
@@ -80,15 +83,17 @@ typedef struct memkit__lru_shard {
     size_t count;           /* entries in the index, which are those of the list */
     uint64_t hits, misses, sets, evictions, expirations;
 
-    size_t max_entries; /* SIZE_MAX: none */
-    size_t max_bytes;   /* SIZE_MAX: none */
-    size_t bytes;       /* all that is held */
-    size_t slab_count;  /* with the empty ones */
-    size_t big_bytes;   /* cost of all big blocks, stashed ones too */
-    size_t big_count;   /* and their number */
-    size_t pinned;      /* entries pinned or held, gone ones too */
-    size_t gone_pinned; /* of those, not in the index any more */
-    size_t pinned_slabs;
+    size_t max_entries;     /* SIZE_MAX: none */
+    size_t max_bytes;       /* SIZE_MAX: none */
+    size_t bytes;           /* all that is held */
+    size_t slab_count;      /* with the empty ones */
+    size_t slab_bytes;      /* cost of those; they may be of several sizes, after a resize */
+    uint32_t slab_granules; /* of the slabs made now */
+    size_t big_bytes;       /* cost of all big blocks, stashed ones too */
+    size_t big_count;       /* and their number */
+    size_t pinned;          /* entries pinned or held, gone ones too */
+    size_t gone_pinned;     /* of those, not in the index any more */
+    size_t pinned_slabs, pinned_slab_bytes;
     size_t pinned_big; /* cost of pinned big blocks */
     uint32_t unit_count, unit_room, unused_unit;
     uint32_t empty_slab;               /* first of the list */
@@ -99,14 +104,14 @@ typedef struct memkit__lru_shard {
     memkit__lru_class classes[]; /* class_count + 1: the last is for big blocks */
 } memkit__lru_shard;
 
-/* Size classes, the same for all shards; written once. */
+/* Size classes, the same for all shards; written once, for slabs of the size that suits the first
+ * bounds. Slabs of another size, made after a resize, have the same classes. */
 typedef struct {
     size_t slab_bytes;     /* cost of a slab, its malloc overhead too */
     uint32_t granules;     /* in a slab */
     uint32_t class_count;  /* at most 255 */
     uint32_t max_granules; /* of a chunk; larger entries are big */
     uint16_t *size;        /* of a class's chunks, granules */
-    uint16_t *chunks;      /* a slab */
     uint8_t *class_of;     /* by granules, 0 to max_granules */
 } memkit__lru_geometry;
 
@@ -164,6 +169,18 @@ static inline memkit__lru_entry *memkit__lru_at(const memkit__lru_shard *s, uint
 static inline memkit__lru_big *memkit__lru_big_of(const memkit__lru_entry *e)
 {
     return (memkit__lru_big *)(void *)((char *)(uintptr_t)e - MEMKIT__LRU_BIG_HEAD);
+}
+
+/* What a slab costs, its head and malloc's overhead too; and the granules of one that may cost so.
+ */
+static inline size_t memkit__lru_slab_cost(uint32_t granules)
+{
+    return ((size_t)granules + 2) * MEMKIT__LRU_GRANULE;
+}
+
+static inline uint32_t memkit__lru_slab_granules(size_t cost)
+{
+    return (uint32_t)(cost / MEMKIT__LRU_GRANULE) - 2;
 }
 
 static inline size_t memkit__lru_klen(const memkit__lru_entry *e)
@@ -269,6 +286,9 @@ size_t memkit__lru_units_excess(const memkit__lru_shard *s);
 /* Frees all memory of a shard. */
 void memkit__lru_slab_destroy(memkit__lru_shard *s);
 
+/* From now on slabs are made of so many granules. */
+void memkit__lru_set_slab_granules(memkit__lru_shard *s, uint32_t granules);
+
 /* Prepares units[0], the sentinel. -1: ENOMEM. */
 int memkit__lru_slab_init(memkit__lru_shard *s);
 
@@ -279,10 +299,12 @@ static inline void memkit__lru_account_pin(memkit__lru_shard *s, uint32_t handle
     s->pinned++;
     s->classes[u->cls].pinned++;
     if (u->pinned++ == 0) {
-        if (MEMKIT_LIKELY(u->cls != s->big_class))
+        if (MEMKIT_LIKELY(u->cls != s->big_class)) {
             s->pinned_slabs++;
-        else
+            s->pinned_slab_bytes += memkit__lru_slab_cost(u->granules);
+        } else {
             s->pinned_big += memkit__lru_big_cost(memkit__lru_at(s, handle));
+        }
     }
 }
 
@@ -292,10 +314,12 @@ static inline void memkit__lru_account_unpin(memkit__lru_shard *s, uint32_t hand
     s->pinned--;
     s->classes[u->cls].pinned--;
     if (--u->pinned == 0) {
-        if (MEMKIT_LIKELY(u->cls != s->big_class))
+        if (MEMKIT_LIKELY(u->cls != s->big_class)) {
             s->pinned_slabs--;
-        else
+            s->pinned_slab_bytes -= memkit__lru_slab_cost(u->granules);
+        } else {
             s->pinned_big -= memkit__lru_big_cost(memkit__lru_at(s, handle));
+        }
     }
 }
 
@@ -324,6 +348,9 @@ void memkit__lru_unpin(memkit__lru_shard *s, uint32_t handle, memkit__lru_entry 
 /* A shard's shares of the bounds (SIZE_MAX: none). False where memkit_lru_new would refuse them. */
 bool memkit__lru_shares(const memkit_lru *c, size_t max_entries, size_t max_bytes,
                         size_t *shard_entries, size_t *shard_bytes);
+
+/* What a slab costs that suits a shard of these bounds. Needs no lock. */
+size_t memkit__lru_slab_bytes_for(const memkit_lru *c, size_t shard_entries, size_t shard_bytes);
 
 /* Entries that a shard with these bounds should have an index for at first. */
 size_t memkit__lru_wanted_index(const memkit_lru *c, size_t shard_entries, size_t shard_bytes);

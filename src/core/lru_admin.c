@@ -21,9 +21,8 @@ static int prepare(memkit__lru_shard *s, size_t entries, size_t bytes)
         return EBUSY;
     if (bytes == SIZE_MAX)
         return 0;
-    size_t slab_bytes = s->cache->geo.slab_bytes;
-    size_t least = s->bytes - s->slab_count * slab_bytes - s->big_bytes -
-                   memkit__lru_units_excess(s) + s->pinned_slabs * slab_bytes + s->pinned_big;
+    size_t least = s->bytes - s->slab_bytes - s->big_bytes - memkit__lru_units_excess(s) +
+                   s->pinned_slab_bytes + s->pinned_big;
     /* An index that weighs more than a quarter of the new bound is made anew. */
     size_t room = memkit__lru_wanted_index(s->cache, entries, bytes);
     if (room < pinned)
@@ -81,6 +80,8 @@ static void apply(memkit__lru_shard *s, size_t entries, size_t bytes)
     memkit__lru_lock(s);
     s->max_entries = entries;
     s->max_bytes = bytes;
+    memkit__lru_set_slab_granules(
+        s, memkit__lru_slab_granules(memkit__lru_slab_bytes_for(s->cache, entries, bytes)));
     for (size_t rounds = s->count + SPARE_ROUNDS; is_over(s) && s->count > 0 && rounds > 0;
          rounds--) {
         memkit__lru_leave(s, s->ends.prev, MEMKIT_LRU_RESIZED, &leavers);

@@ -11,7 +11,8 @@
 
 /* What the walk over the units adds up to. */
 typedef struct {
-    size_t slabs, big_bytes, bigs, listed, gone, pinned, gone_pinned, pinned_slabs, pinned_big;
+    size_t slabs, slab_bytes, pinned_slab_bytes, big_bytes, bigs, listed, gone, pinned, gone_pinned,
+        pinned_slabs, pinned_big;
 } sums;
 
 static bool handle_ok(const memkit__lru_shard *s, uint32_t handle)
@@ -96,7 +97,8 @@ static const char *check_slab(const memkit__lru_shard *s, uint32_t id, sums *sum
     const memkit__lru_geometry *geo = &s->cache->geo;
     const memkit__lru_unit *u = &s->units[id];
     uint32_t size = geo->size[u->cls], used = 0, pinned_here = 0, free_here = 0;
-    MUST(u->fresh <= size * geo->chunks[u->cls], "slab: more chunks than there is room for");
+    MUST(u->chunks == u->granules / size, "slab: `chunks` is wrong");
+    MUST(u->fresh <= size * u->chunks, "slab: more chunks than there is room for");
     for (uint32_t g = 0; g < u->fresh; g += size) {
         bool free, pinned;
         const char *broken = check_entry(s, id << 12 | g, &free, &pinned, sum);
@@ -116,7 +118,9 @@ static const char *check_slab(const memkit__lru_shard *s, uint32_t id, sums *sum
     }
     MUST(listed == free_here, "slab: a free chunk is not in the free list");
     sum->slabs++;
+    sum->slab_bytes += memkit__lru_slab_cost(u->granules);
     sum->pinned_slabs += pinned_here > 0;
+    sum->pinned_slab_bytes += pinned_here > 0 ? memkit__lru_slab_cost(u->granules) : 0;
     return NULL;
 }
 
@@ -149,7 +153,8 @@ static const char *check_lists(const memkit__lru_shard *s, size_t *empty)
             MUST(id < s->unit_count && roomy < s->unit_count, "class: its list leads astray");
             const memkit__lru_unit *u = &s->units[id];
             MUST(u->base != NULL && u->cls == cls && u->prev == before, "class: list is broken");
-            MUST(u->used > 0 && u->used < geo->chunks[cls], "class: full or empty slab listed");
+            MUST(u->used > 0 && u->used < u->chunks, "class: full or empty slab listed");
+            MUST(u->granules == s->slab_granules, "class: a slab of before a resize is listed");
             before = id;
         }
     }
@@ -164,7 +169,8 @@ static const char *check_lists(const memkit__lru_shard *s, size_t *empty)
         const memkit__lru_unit *u = &s->units[id];
         if (u->base == NULL)
             unused--;
-        else if (u->cls != s->big_class && u->used > 0 && u->used < geo->chunks[u->cls])
+        else if (u->cls != s->big_class && u->used > 0 && u->used < u->chunks &&
+                 u->granules == s->slab_granules)
             roomy--;
     }
     MUST(roomy == 0, "class: a slab with room is not listed");
@@ -175,16 +181,18 @@ static const char *check_lists(const memkit__lru_shard *s, size_t *empty)
 static const char *check_classes(const memkit__lru_shard *s)
 {
     for (uint32_t cls = 0; cls <= s->big_class; cls++) {
-        uint32_t slabs = 0, pinned = 0;
+        uint32_t slabs = 0, chunks = 0, pinned = 0;
         for (uint32_t id = 1; id < s->unit_count; id++) {
             const memkit__lru_unit *u = &s->units[id];
             if (u->base == NULL || u->used == 0 || u->cls != cls)
                 continue;
             slabs++;
+            chunks += u->granules == s->slab_granules ? u->chunks : 0;
             pinned += u->pinned;
         }
         MUST(pinned == s->classes[cls].pinned, "class: `pinned` is wrong");
         MUST(cls == s->big_class || slabs == s->classes[cls].slabs, "class: `slabs` is wrong");
+        MUST(cls == s->big_class || chunks == s->classes[cls].chunks, "class: `chunks` is wrong");
     }
     return NULL;
 }
@@ -207,10 +215,14 @@ static const char *check_memory(const memkit__lru_shard *s)
     MUST(sum.gone_pinned == s->gone_pinned, "shard: `gone_pinned` is wrong");
     MUST(sum.pinned_slabs == s->pinned_slabs, "shard: `pinned_slabs` is wrong");
     MUST(sum.pinned_big == s->pinned_big, "shard: `pinned_big` is wrong");
+    for (uint32_t id = s->empty_slab; id != 0; id = s->units[id].next)
+        sum.slab_bytes += memkit__lru_slab_cost(s->units[id].granules);
     MUST(sum.slabs + empty == s->slab_count, "shard: `slab_count` is wrong");
+    MUST(sum.slab_bytes == s->slab_bytes && sum.pinned_slab_bytes == s->pinned_slab_bytes,
+         "shard: `slab_bytes` or `pinned_slab_bytes` is wrong");
     MUST(sum.bigs == s->big_count && sum.big_bytes == s->big_bytes, "shard: big blocks are wrong");
-    size_t bytes = s->cache->control_bytes + s->slab_count * s->cache->geo.slab_bytes +
-                   s->big_bytes + s->unit_room * sizeof *s->units + MEMKIT__LRU_MALLOC_BYTES +
+    size_t bytes = s->cache->control_bytes + s->slab_bytes + s->big_bytes +
+                   s->unit_room * sizeof *s->units + MEMKIT__LRU_MALLOC_BYTES +
                    memkit__lru_table_bytes(&s->index.now) + MEMKIT__LRU_MALLOC_BYTES;
     if (s->index.old.slots != NULL)
         bytes += memkit__lru_table_bytes(&s->index.old) + MEMKIT__LRU_MALLOC_BYTES;

@@ -179,7 +179,8 @@ static void grow_index(memkit__lru_shard *s)
         wanted = s->max_entries;
     size_t bytes = memkit__lru_table_bytes_for(wanted) + MEMKIT__LRU_MALLOC_BYTES, total;
     if (!memkit__add(s->bytes, bytes, &total) ||
-        !memkit__add(total, s->cache->geo.slab_bytes, &total) || total > s->max_bytes)
+        !memkit__add(total, memkit__lru_slab_cost(s->slab_granules), &total) ||
+        total > s->max_bytes)
         return;
     memkit__lru_table table;
     if (memkit__lru_table_init(&table, wanted) != 0)

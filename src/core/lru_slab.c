@@ -30,7 +30,7 @@ enum { CLASSES_A_DOUBLING = 16 };
 void memkit__lru_geometry_init(memkit__lru_geometry *geo, size_t slab_bytes)
 {
     geo->slab_bytes = slab_bytes;
-    geo->granules = (uint32_t)(slab_bytes / MEMKIT__LRU_GRANULE) - 2;
+    geo->granules = memkit__lru_slab_granules(slab_bytes);
     geo->max_granules = (uint32_t)(slab_bytes / MEMKIT__LRU_GRANULE / 4);
     geo->class_count = 0;
     uint32_t next = 0; /* the first size that has no class yet */
@@ -38,10 +38,8 @@ void memkit__lru_geometry_init(memkit__lru_geometry *geo, size_t slab_bytes)
         /* As many bytes as so many chunks a slab leave: a slab has no useless end. */
         uint32_t chunks = geo->granules / size, i = geo->class_count++;
         size = geo->granules / chunks;
-        if (geo->size != NULL) {
+        if (geo->size != NULL)
             geo->size[i] = (uint16_t)size;
-            geo->chunks[i] = (uint16_t)chunks;
-        }
         for (; next <= size && next <= geo->max_granules; next++)
             if (geo->class_of != NULL)
                 geo->class_of[next] = (uint8_t)i;
@@ -66,9 +64,11 @@ static inline uint32_t granules_for(size_t entry_bytes)
     return (uint32_t)((entry_bytes + MEMKIT__LRU_GRANULE - 1) / MEMKIT__LRU_GRANULE);
 }
 
-static inline bool is_small(const memkit__lru_geometry *geo, size_t entry_bytes)
+/* At least four to a slab of those made now, and a class for them. */
+static inline bool is_small(const memkit__lru_shard *s, size_t entry_bytes)
 {
-    return entry_bytes <= (size_t)geo->max_granules * MEMKIT__LRU_GRANULE;
+    uint32_t most = (s->slab_granules + 2) / 4, classed = s->cache->geo.max_granules;
+    return entry_bytes <= (size_t)(most < classed ? most : classed) * MEMKIT__LRU_GRANULE;
 }
 
 /* The largest class an entry of class `cls` may borrow from. */
@@ -102,10 +102,38 @@ static void unlist_roomy(memkit__lru_shard *s, uint32_t id)
         s->classes[u->cls].roomy = u->next;
 }
 
+/* A slab of another size than those made now is of the bounds before a resize: nothing new goes
+ * into it, so that it empties, and goes. */
+static inline bool is_current(const memkit__lru_shard *s, const memkit__lru_unit *u)
+{
+    return MEMKIT_LIKELY(u->granules == s->slab_granules);
+}
+
+static inline bool is_slab_in_use(const memkit__lru_shard *s, const memkit__lru_unit *u)
+{
+    return u->base != NULL && u->cls != s->big_class && u->used > 0;
+}
+
+void memkit__lru_set_slab_granules(memkit__lru_shard *s, uint32_t granules)
+{
+    if (granules == s->slab_granules)
+        return;
+    s->slab_granules = granules;
+    for (uint32_t i = 0; i < s->big_class; i++)
+        s->classes[i].roomy = s->classes[i].chunks = 0;
+    for (uint32_t id = 1; id < s->unit_count; id++) {
+        const memkit__lru_unit *u = &s->units[id];
+        if (!is_slab_in_use(s, u) || !is_current(s, u))
+            continue;
+        s->classes[u->cls].chunks += u->chunks;
+        if (u->used < u->chunks)
+            list_roomy(s, id);
+    }
+}
+
 static uint32_t take_chunk(memkit__lru_shard *s, uint32_t id)
 {
     memkit__lru_unit *u = &s->units[id];
-    const memkit__lru_geometry *geo = &s->cache->geo;
     uint32_t granule = u->free;
     memkit__lru_entry *e;
     if (granule != MEMKIT__LRU_NO_CHUNK) {
@@ -113,11 +141,11 @@ static uint32_t take_chunk(memkit__lru_shard *s, uint32_t id)
         u->free = (uint16_t)e->next;
     } else {
         granule = u->fresh;
-        u->fresh = (uint16_t)(u->fresh + geo->size[u->cls]);
+        u->fresh = (uint16_t)(u->fresh + s->cache->geo.size[u->cls]);
         e = memkit__lru_at(s, id << 12 | granule);
     }
     e->pins = 0;
-    if (++u->used == geo->chunks[u->cls])
+    if (++u->used == u->chunks)
         unlist_roomy(s, id);
     return id << 12 | granule;
 }
@@ -129,14 +157,16 @@ static void found_slab(memkit__lru_shard *s, uint32_t id, uint32_t cls)
     u->used = u->pinned = u->fresh = 0;
     u->free = MEMKIT__LRU_NO_CHUNK;
     u->cls = (uint8_t)cls;
+    u->chunks = (uint16_t)(u->granules / s->cache->geo.size[cls]);
     u->serial++;
     s->classes[cls].slabs++;
+    s->classes[cls].chunks += u->chunks;
     list_roomy(s, id);
 }
 
 static uint32_t new_slab(memkit__lru_shard *s, bool over)
 {
-    size_t slab_bytes = s->cache->geo.slab_bytes;
+    size_t slab_bytes = memkit__lru_slab_cost(s->slab_granules);
     if (!over && !memkit__lru_has_room(s, slab_bytes)) {
         errno = ENOSPC;
         return 0;
@@ -150,7 +180,9 @@ static uint32_t new_slab(memkit__lru_shard *s, bool over)
     }
     uint32_t id = memkit__lru_take_unit(s);
     s->units[id].base = memory + MEMKIT__LRU_SLAB_HEAD + (s->has_ttl ? MEMKIT__LRU_TTL_BYTES : 0);
+    s->units[id].granules = (uint16_t)s->slab_granules;
     s->slab_count++;
+    s->slab_bytes += slab_bytes;
     s->bytes += slab_bytes;
     return id;
 }
@@ -162,7 +194,9 @@ static uint32_t alloc_small(memkit__lru_shard *s, size_t entry_bytes, bool over)
     for (uint32_t i = cls; i <= last; i++)
         if (s->classes[i].roomy != 0)
             return take_chunk(s, s->classes[i].roomy);
-    uint32_t id = s->empty_slab;
+    uint32_t id;
+    while ((id = s->empty_slab) != 0 && s->units[id].granules != s->slab_granules)
+        memkit__lru_free_empty_slab(s); /* of the bounds before a resize */
     if (id != 0)
         s->empty_slab = s->units[id].next;
     else if ((id = new_slab(s, over)) == 0)
@@ -179,10 +213,14 @@ static void release_chunk(memkit__lru_shard *s, uint32_t handle)
     e->prev = MEMKIT__LRU_FREE;
     e->next = u->free;
     u->free = (uint16_t)(handle & 4095);
-    if (u->used-- == s->cache->geo.chunks[u->cls])
+    bool current = is_current(s, u);
+    if (u->used-- == u->chunks && current)
         list_roomy(s, id);
     if (u->used == 0) {
-        unlist_roomy(s, id);
+        if (current) {
+            unlist_roomy(s, id);
+            s->classes[u->cls].chunks -= u->chunks;
+        }
         s->classes[u->cls].slabs--;
         u->cls = 0;
         u->serial++;
@@ -195,9 +233,8 @@ static void release_chunk(memkit__lru_shard *s, uint32_t handle)
 
 uint32_t memkit__lru_alloc(memkit__lru_shard *s, size_t entry_bytes, bool over)
 {
-    return MEMKIT_LIKELY(is_small(&s->cache->geo, entry_bytes))
-               ? alloc_small(s, entry_bytes, over)
-               : memkit__lru_big_alloc(s, entry_bytes, over);
+    return MEMKIT_LIKELY(is_small(s, entry_bytes)) ? alloc_small(s, entry_bytes, over)
+                                                   : memkit__lru_big_alloc(s, entry_bytes, over);
 }
 
 void memkit__lru_release(memkit__lru_shard *s, uint32_t handle)
@@ -216,9 +253,9 @@ bool memkit__lru_fits_in(const memkit__lru_shard *s, uint32_t handle, size_t ent
     const memkit__lru_geometry *geo = &s->cache->geo;
     uint32_t cls = s->units[handle >> 12].cls;
     if (cls == s->big_class)
-        return !is_small(geo, entry_bytes) &&
+        return !is_small(s, entry_bytes) &&
                memkit__lru_big_fits(memkit__lru_at(s, handle), entry_bytes);
-    if (!is_small(geo, entry_bytes))
+    if (!is_small(s, entry_bytes))
         return false;
     uint32_t own = geo->class_of[granules_for(entry_bytes)];
     return own <= cls && cls <= last_choice(geo, own);
@@ -229,9 +266,10 @@ int memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes)
     if (s->max_bytes == SIZE_MAX)
         return 0;
     const memkit__lru_geometry *geo = &s->cache->geo;
-    bool small = is_small(geo, entry_bytes);
-    size_t cost = small ? geo->slab_bytes : memkit__lru_big_cost_for(entry_bytes);
-    size_t fixed = s->bytes - s->slab_count * geo->slab_bytes - s->big_bytes, least;
+    bool small = is_small(s, entry_bytes);
+    size_t cost =
+        small ? memkit__lru_slab_cost(s->slab_granules) : memkit__lru_big_cost_for(entry_bytes);
+    size_t fixed = s->bytes - s->slab_bytes - s->big_bytes, least;
     if (!memkit__add(fixed, cost, &least) || least > s->max_bytes)
         return E2BIG;
     if (MEMKIT_LIKELY(s->pinned == 0))
@@ -239,7 +277,7 @@ int memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes)
     if (small) {
         uint32_t cls = geo->class_of[granules_for(entry_bytes)], last = last_choice(geo, cls);
         for (uint32_t i = cls; i <= last; i++)
-            if (s->classes[i].pinned < s->classes[i].slabs * geo->chunks[i])
+            if (s->classes[i].pinned < s->classes[i].chunks)
                 return 0;
     }
     /* What the unit table must grow by, unless a unit without pins leaves its place in it. */
@@ -247,6 +285,6 @@ int memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes)
     size_t pinned_units = s->pinned_slabs + s->classes[s->big_class].pinned;
     if (units == pinned_units)
         cost += memkit__lru_unit_growth(s);
-    cost += s->pinned_slabs * geo->slab_bytes + s->pinned_big;
+    cost += s->pinned_slab_bytes + s->pinned_big;
     return cost <= s->max_bytes - fixed ? 0 : EBUSY;
 }

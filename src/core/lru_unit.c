@@ -135,14 +135,15 @@ void memkit__lru_slab_destroy(memkit__lru_shard *s)
 
 /* -- giving back -- */
 
-static void free_empty_slab(memkit__lru_shard *s)
+void memkit__lru_free_empty_slab(memkit__lru_shard *s)
 {
     uint32_t id = s->empty_slab;
     memkit__lru_unit *u = &s->units[id];
     s->empty_slab = u->next;
     free(slab_memory(s, u));
     s->slab_count--;
-    s->bytes -= s->cache->geo.slab_bytes;
+    s->slab_bytes -= memkit__lru_slab_cost(u->granules);
+    s->bytes -= memkit__lru_slab_cost(u->granules);
     drop_unit(s, id);
 }
 
@@ -175,7 +176,7 @@ void memkit__lru_give_back(memkit__lru_shard *s, size_t target)
         s->stash[i] = 0;
     }
     while (s->empty_slab != 0 && s->bytes > target)
-        free_empty_slab(s);
+        memkit__lru_free_empty_slab(s);
 }
 
 bool memkit__lru_has_room(memkit__lru_shard *s, size_t cost)

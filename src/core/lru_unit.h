@@ -8,6 +8,9 @@
 bool memkit__lru_ensure_unit(memkit__lru_shard *s);
 uint32_t memkit__lru_take_unit(memkit__lru_shard *s);
 
+/* Gives the first of the empty slabs, of which there is one, back to malloc. */
+void memkit__lru_free_empty_slab(memkit__lru_shard *s);
+
 /* Bytes that one more unit costs in the table itself. */
 size_t memkit__lru_unit_growth(const memkit__lru_shard *s);
 
