@@ -163,7 +163,7 @@ $(PROGS): LDLIBS = -ldl
 $(B)/tests/prog_hook_nopie.o: OBJFLAGS = -fno-pie
 $(B)/tests/prog_hook_nopie: LINK_FLAGS = -no-pie
 
-TEST_ENV = MEMKIT_BUILD='$(CURDIR)/$(B)' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)'
+TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)'
 
 ## test         every test, in at most 3 minutes; the last line is `N passed, N failed`
 ##              (TEST=test_pool runs one; also CC=clang, SAN=address,undefined, SAN=thread)

@@ -30,12 +30,65 @@
 
 #include <cmocka.h>
 
-/* The arithmetic is tested on made-up runs; what else it calls comes from load*.o, but for this. */
+/* The arithmetic, and what a run notes of its service, are tested on made-up runs; what else they
+ * call comes from load*.o, but for these. */
 #include "../examples/service/compare_figures.c"
+#include "../examples/service/compare_run.c"
+
+static struct {
+    bool dead;
+    cmp_proc proc;
+    cmp_counters counters;
+    unsigned scraped;
+} stub;
 
 void cmp_exit_text(int status, char *out, size_t cap)
 {
     snprintf(out, cap, "status %d", status);
+}
+
+bool cmp_child_alive(cmp_child *c)
+{
+    (void)c;
+    return !stub.dead;
+}
+
+void cmp_child_stop(cmp_child *c, double seconds)
+{
+    (void)c;
+    (void)seconds;
+}
+
+int cmp_child_start(cmp_child *c, const char *program, const char *preload, const char *log,
+                    char *why, size_t cap)
+{
+    (void)c;
+    (void)program;
+    (void)preload;
+    (void)log;
+    snprintf(why, cap, "not here");
+    return -1;
+}
+
+uint64_t cmp_proc_cpu_ns(pid_t pid)
+{
+    (void)pid;
+    return stub.proc.cpu_ns;
+}
+
+void cmp_proc_read(pid_t pid, cmp_proc *out)
+{
+    (void)pid;
+    *out = stub.proc;
+}
+
+int cmp_scrape(const char *target, int timeout_ms, cmp_counters *out)
+{
+    (void)target;
+    (void)timeout_ms;
+    stub.scraped++;
+    *out = stub.counters;
+    return out->ok ? 0 : -1;
 }
 
 /* ---- the made-up service ---- */
@@ -81,7 +134,9 @@ static bool mock_serve(int fd, bool before, const char *mode)
         mock_metrics(fd, before, preloaded && strcmp(mode, "unhooked") != 0);
     } else {
         mock_requests++;
-        if (strcmp(mode, "die") == 0 && mock_requests == 20)
+        if (mock_requests == (strcmp(mode, "die") == 0         ? 20
+                              : strcmp(mode, "die later") == 0 ? 1500
+                                                               : 0))
             _exit(7);
         if (strcmp(mode, "slow") == 0 && mock_requests < 120)
             nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
@@ -321,6 +376,19 @@ static void bad_flags_exit_with_2(void **state)
         assert_non_null(slurp("stderr"));
         assert_true(strlen(text) > 10);
     }
+    static char *out[] = {"prof.so", "prof.so/below", ""};
+    for (size_t i = 0; i < 3; i++) {
+        char *args[] = {"--before", "before", "--after", "after", "--prof",
+                        "prof.so",  "--out",  out[i],    NULL};
+        assert_int_equal(finish(start(args)), 2);
+        must_contain("stderr", "--out takes a directory");
+    }
+    char *dirs[2][8] = {{"--before", "before", "--after", "after", "--prof", ".", NULL},
+                        {"--before", ".", "--after", "after", "--prof", "prof.so", NULL}};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(finish(start(dirs[i])), 2);
+        must_contain("stderr", " .: not a file\n");
+    }
     assert_int_equal(finish(start((char *[]){"--help", NULL})), 0);
     must_contain("stdout", "example:");
 }
@@ -344,7 +412,12 @@ static void figures_are_what_the_load_did_and_nothing_else(void **state)
     must_contain("a/out/report.md", "| Allocations a request | 10.00 | 4.00 | -60.0 % | -41 % |");
     must_contain("a/out/report.md", "| Allocated now, MiB | 8.00 | 4.00 | -50.0 % | -30 % |");
     must_contain("a/out/report.md", "## Zipf 0.99, 1,000,000 ids of 24 B");
-    must_contain("a/out/report.md", "## Saturation: 1024 connections");
+    must_contain("a/out/report.md", "## Saturation: 1024 connections, each as fast as it goes, "
+                                    "0.2 s, Uniform, 1,000,000 ids of 24 B");
+    must_contain("a/out/report.md", "| RSS without libmicrohttpd's, MiB | ");
+    must_contain("a/out/report.md", "keeps 24 KiB for a connection, 0.4 MiB for 16,");
+    must_contain("a/out/report.md", "Load: 1,000 requests a second (open loop) over 16 connect");
+    must_not_contain("stdout", ": reached"); /* a short run that keeps up reaches its rate */
     must_contain("a/out/report.md", "The bodies differ");
     must_contain("a/out/report.md", "| n/a | too short to tell |");
     must_contain("stdout", "Latency p99.9, ms");
@@ -387,6 +460,47 @@ static void an_overloaded_before_ends_in_bounded_time(void **state)
     must_contain("stdout", ">= ");
     must_contain("stdout", "! after: the service died under the load: exit status 7");
     must_contain("stderr", "the other runs are left out");
+}
+
+/* The field of the first run in the report. */
+static double json_number(const char *name)
+{
+    char key[80];
+    snprintf(key, sizeof key, "\"%s\": ", name);
+    assert_non_null(slurp("a/out/report.json"));
+    char *at = strstr(strstr(text, "\"populations\""), key);
+    assert_non_null(at);
+    return strncmp(at + strlen(key), "null", 4) == 0 ? NAN : atof(at + strlen(key));
+}
+
+static void a_service_that_dies_has_the_figures_of_its_last_second(void **state)
+{
+    NEEDS_COMPARE();
+    assert_int_equal(finish(start_mocks("die later", "nostart", "2.5")), 1);
+    /* At 1 s of 1.5 s; were all answers counted it would be 6.7. */
+    double mallocs = json_number("allocations_per_request");
+    if (!(mallocs > 9 && mallocs < 11.5))
+        fail_msg("%g allocations a request", mallocs);
+    assert_true(json_number("rss_bytes") > 0);
+    assert_true(json_number("rss_peak_bytes") > 0);
+    assert_true(json_number("cpu_us_per_request") > 0);
+    must_contain("stdout", "the service died under the load: exit status 7");
+    must_contain("stdout", "never sent, because the service was gone");
+    must_not_contain("stdout", "every connection was waiting");
+    must_contain("stdout", "CPU and RSS are of 1.");
+}
+
+static void one_request_a_second_is_one_request(void **state)
+{
+    NEEDS_COMPARE();
+    char *args[] = {"--before",   "before", "--after",    "after", "--prof",          "prof.so",
+                    "--out",      "a/out",  "--duration", "1",     "--rate",          "1",
+                    "--id-bytes", "24",     "--ids",      "1",     "--connections=1", NULL};
+    setenv("MOCK_BEFORE", "", 1);
+    setenv("MOCK_AFTER", "nostart", 1);
+    assert_int_equal(finish(start(args)), 1);
+    must_contain("a/out/report.md",
+                 "Load: 1 request a second (open loop) over 1 connection for 1 s, 1 id,");
 }
 
 static void a_service_that_does_not_start_or_is_not_counted_makes_it_void(void **state)
@@ -591,9 +705,12 @@ static void before_is_forgiven_what_after_is_not(void **state)
         run.load.unsent = 0;
         run.load.rate_reached = 989;
         assert_false(cmp_run_void(&run));
-        assert_int_equal(cmp_complaints(&run, s), 1); /* below 99 % */
+        assert_int_equal(cmp_complaints(&run, s), 0); /* but nothing was lost */
+        run.load.unanswered = 44;
+        assert_int_equal(cmp_complaints(&run, s), 2); /* below 99 % */
         run.load.rate_reached = 991;
-        assert_int_equal(cmp_complaints(&run, s), 0);
+        assert_int_equal(cmp_complaints(&run, s), 1);
+        run.load.unanswered = 0;
         run.counters = true; /* but nothing counted */
         assert_true(cmp_run_void(&run));
         assert_true(isnan(cmp_value(&(cmp_opts){0}, &run, FIG_ALLOC_NOW, NULL)));
@@ -602,6 +719,168 @@ static void before_is_forgiven_what_after_is_not(void **state)
         assert_int_equal(cmp_run_void(&run), side == CMP_AFTER);
         free_made_up(&run);
     }
+}
+
+static void a_rate_is_missed_by_a_queue_not_by_a_few_late_answers(void **state)
+{
+    (void)state;
+    static cmp_run run;
+    cmp_sentence s[CMP_SENTENCES_MAX];
+    made_up_run(&run, CMP_BEFORE, 50, 12, 0);
+    run.load.late = 100;
+    run.load.rate_reached = 975;
+    load_hist_record(&run.load.latency, 500000000); /* one of 4,001 */
+    assert_false(cmp_missed_rate(&run));
+    assert_int_equal(cmp_complaints(&run, s), 0);
+    load_hist_reset(&run.load.latency);
+    for (uint64_t i = 1; i <= 4000; i++)
+        load_hist_record(&run.load.latency, i * 100000);
+    assert_true(cmp_missed_rate(&run) && cmp_broke_down(&run));
+    assert_int_equal(cmp_complaints(&run, s), 1);
+    assert_non_null(strstr(s[0].text, "reached 975 of 1000 requests a second (97.5 %)"));
+    run.load.rate_reached = 995;
+    assert_false(cmp_missed_rate(&run) || cmp_broke_down(&run));
+    run.load.rate_reached = 900;
+    run.load.late = 0;
+    run.load.bad_status = 400;
+    assert_true(cmp_missed_rate(&run));
+    assert_false(cmp_broke_down(&run)); /* it answered them all, if not well */
+    run.load.unsent = 1;
+    assert_true(cmp_broke_down(&run));
+    free_made_up(&run);
+}
+
+static void complaints_know_one_and_why(void **state)
+{
+    (void)state;
+    static cmp_run run;
+    cmp_sentence s[CMP_SENTENCES_MAX];
+    made_up_run(&run, CMP_BEFORE, 50, 12, 0);
+    run.rate = 1;
+    run.load.rate_reached = 0.5;
+    run.load.due = run.load.unsent = 1;
+    run.load.closed = run.load.connect_failures = run.load.unanswered = 1;
+    assert_int_equal(cmp_complaints(&run, s), 5);
+    assert_non_null(strstr(s[0].text, "of 1 request a second"));
+    assert_string_equal(s[1].text,
+                        "1 of 1 request was never sent, because no connection could be had");
+    assert_non_null(strstr(s[2].text, "1 request had no answer"));
+    assert_non_null(strstr(s[3].text, "1 request failed"));
+    assert_string_equal(s[4].text, "1 connection could not be made");
+    run.load.connect_failures = 0;
+    run.load.due = 2;
+    cmp_complaints(&run, s);
+    assert_string_equal(s[1].text,
+                        "1 of 2 requests was never sent, because every connection was waiting");
+    run.died = true;
+    cmp_complaints(&run, s);
+    assert_string_equal(s[2].text, "1 of 2 requests was never sent, because the service was gone");
+    free_made_up(&run);
+}
+
+#define MIB (1u << 20)
+
+static void close_to(double got, double want)
+{
+    if (!(fabs(got - want) < 1e-6 * want))
+        fail_msg("%g, not %g", got, want);
+}
+
+static void figures_of_a_made_up_run(void **state)
+{
+    (void)state;
+    static cmp_run run;
+    cmp_opts o = {.price_per_gib = 3};
+    made_up_run(&run, CMP_AFTER, 50, 12, 0);
+    run.connections = 256;
+    run.proc_start = (cmp_proc){.ok = true, .cpu_ns = 70000000};
+    run.proc_end.cpu_ns += 70000000;
+    run.proc_end.rss_bytes = 100 * MIB;
+    run.proc_end.peak_rss_bytes = 512 * MIB;
+    close_to(cmp_value(&o, &run, FIG_CPU_PER_REQUEST, NULL), 50);
+    close_to(cmp_value(&o, &run, FIG_RSS, NULL), 100.0 * MIB);
+    close_to(cmp_value(&o, &run, FIG_RSS_OWN, NULL), 94.0 * MIB);
+    close_to(cmp_value(&o, &run, FIG_COST, NULL), 0.5 * 3 * 10);
+    run.connections = 10000; /* it cannot have had them all */
+    assert_true(isnan(cmp_value(&o, &run, FIG_RSS_OWN, NULL)));
+    free_made_up(&run);
+}
+
+/* 10 allocations of 300 bytes and 50 us a request, 7 allocations and 5,000 bytes a scrape. */
+static void second_passes(run_ctx *x, uint64_t answered, bool scrape_ok, unsigned rss_mib)
+{
+    cmp_run *run = x->run;
+    uint64_t scrapes = run->scrapes + 1;
+    stub.counters = (cmp_counters){.ok = scrape_ok,
+                                   .hooked = scrape_ok,
+                                   .alloc_bytes = answered,
+                                   .total_alloc_bytes = 9000 + answered * 300 + scrapes * 5000,
+                                   .mallocs = 1000 + answered * 10 + scrapes * 7};
+    stub.proc = (cmp_proc){.ok = true,
+                           .cpu_ns = 70000000 + answered * 50000,
+                           .rss_bytes = rss_mib * MIB,
+                           .peak_rss_bytes = (rss_mib + 20) * MIB};
+    sample(x,
+           (cmp_sample){
+               .t_s = (double)run->samples + 1, .answered = answered, .cpu_ns = answered * 50000},
+           (cmp_progress){0});
+}
+
+static void made_up_seconds(run_ctx *x, cmp_run *run, bool counters)
+{
+    *run = (cmp_run){.ran = true, .counters = counters, .sample_cap = 3};
+    run->sample = calloc(3, sizeof *run->sample);
+    assert_non_null(run->sample);
+    run->start =
+        (cmp_counters){.ok = true, .hooked = true, .mallocs = 1000, .total_alloc_bytes = 9000};
+    run->scrape_cost = (cmp_counters){.mallocs = 7, .total_alloc_bytes = 5000};
+    run->proc_start = (cmp_proc){.ok = true, .cpu_ns = 70000000};
+    *x = (run_ctx){.run = run};
+    memset(&stub, 0, sizeof stub);
+    second_passes(x, 1000, true, 100);
+    second_passes(x, 1800, false, 200);
+    run->load.answered = 2000;
+    stub.counters = (cmp_counters){0};
+}
+
+static void what_failed_at_the_end_is_of_the_last_sample_and_its_answers(void **state)
+{
+    (void)state;
+    static cmp_run run;
+    cmp_opts o = {.price_per_gib = 3};
+    run_ctx x;
+    /* It died: all of it is of the first second, the last one with a scrape. */
+    made_up_seconds(&x, &run, true);
+    stub.dead = true;
+    stub.proc = (cmp_proc){0};
+    stub.scraped = 0;
+    on_end(&x);
+    assert_true(run.died);
+    assert_int_equal(stub.scraped, 0); /* there is nobody to ask */
+    close_to(cmp_value(&o, &run, FIG_MALLOCS_PER_REQUEST, NULL), 10);
+    close_to(cmp_value(&o, &run, FIG_BYTES_PER_REQUEST, NULL), 300);
+    close_to(cmp_value(&o, &run, FIG_ALLOC_TOTAL, NULL), 300000);
+    close_to(cmp_value(&o, &run, FIG_CPU_PER_REQUEST, NULL), 50);
+    close_to(cmp_value(&o, &run, FIG_RSS, NULL), 100.0 * MIB);
+    close_to(cmp_value(&o, &run, FIG_PEAK_RSS, NULL), 120.0 * MIB);
+    free(run.sample);
+    /* It lives, but does not answer /metrics: the process's own figures are of the end. */
+    made_up_seconds(&x, &run, true);
+    stub.proc.cpu_ns = 70000000 + 2000 * 60000ull;
+    on_end(&x);
+    assert_false(run.died);
+    close_to(cmp_value(&o, &run, FIG_MALLOCS_PER_REQUEST, NULL), 10);
+    close_to(cmp_value(&o, &run, FIG_CPU_PER_REQUEST, NULL), 60);
+    close_to(cmp_value(&o, &run, FIG_RSS, NULL), 200.0 * MIB);
+    free(run.sample);
+    /* Without counters: the last second of all. */
+    made_up_seconds(&x, &run, false);
+    stub.dead = true;
+    stub.proc = (cmp_proc){0};
+    on_end(&x);
+    close_to(cmp_value(&o, &run, FIG_CPU_PER_REQUEST, NULL), 50);
+    close_to(cmp_value(&o, &run, FIG_RSS, NULL), 200.0 * MIB);
+    free(run.sample);
 }
 
 int main(int argc, char **argv)
@@ -619,6 +898,12 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_interrupt_leaves_no_orphan_and_no_report),
         cmocka_unit_test(noise_is_at_least_what_cannot_be_the_counters),
         cmocka_unit_test(before_is_forgiven_what_after_is_not),
+        cmocka_unit_test(a_rate_is_missed_by_a_queue_not_by_a_few_late_answers),
+        cmocka_unit_test(complaints_know_one_and_why),
+        cmocka_unit_test(figures_of_a_made_up_run),
+        cmocka_unit_test(what_failed_at_the_end_is_of_the_last_sample_and_its_answers),
+        cmocka_unit_test(a_service_that_dies_has_the_figures_of_its_last_second),
+        cmocka_unit_test(one_request_a_second_is_one_request),
         cmocka_unit_test(the_real_pair_is_compared),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,6 +37,8 @@ typedef struct {
     size_t big;        /* body bytes of an answer made up here */
     unsigned stall_at; /* before this request ... */
     unsigned stall_ms; /* ... the whole server stands still */
+    unsigned each_ms;  /* takes so long for every request, one after the other */
+    unsigned lag_ms;   /* answers so much later, but keeps up */
     bool close_after;  /* every answer */
     /* private */
     int fd;
@@ -43,6 +46,11 @@ typedef struct {
     pthread_t thread;
     atomic_bool stop;
     atomic_uint requests;
+    struct {
+        int fd;
+        struct timespec due;
+    } held[80]; /* lag_ms: a ring, in order */
+    unsigned held_first, held_end;
     char first[64][64]; /* the first requests' ids */
 } server;
 
@@ -85,6 +93,18 @@ static bool serve_one(server *s, int fd)
         snprintf(s->first[k - 1], sizeof s->first[0], "%.*s", (int)strcspn(id + 17, " "), id + 17);
     if (s->stall_at != 0 && k == s->stall_at)
         usleep(s->stall_ms * 1000);
+    if (s->each_ms != 0)
+        usleep(s->each_ms * 1000);
+    if (s->lag_ms != 0) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        t.tv_nsec += s->lag_ms * 1000000l;
+        t.tv_sec += t.tv_nsec / 1000000000;
+        t.tv_nsec %= 1000000000;
+        s->held[s->held_end % CONNS].fd = fd;
+        s->held[s->held_end++ % CONNS].due = t;
+        return false;
+    }
     const char *text = s->every != 0 && k % s->every == 0 ? s->instead : s->answer;
     if (text == NULL)
         return true;
@@ -95,13 +115,27 @@ static bool serve_one(server *s, int fd)
     return s->close_after;
 }
 
+static void answer_held(server *s)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    for (; s->held_first < s->held_end; s->held_first++) {
+        const struct timespec *due = &s->held[s->held_first % CONNS].due;
+        if (due->tv_sec > t.tv_sec || (due->tv_sec == t.tv_sec && due->tv_nsec > t.tv_nsec))
+            return;
+        send_all(s->held[s->held_first % CONNS].fd, s->answer, strlen(s->answer));
+    }
+}
+
 static void *serve(void *arg)
 {
     server *s = arg;
     struct pollfd p[CONNS] = {{.fd = s->fd, .events = POLLIN}};
     nfds_t n = 1;
     while (!atomic_load(&s->stop)) {
-        if (poll(p, n, 20) <= 0)
+        int ready = poll(p, n, s->held_first < s->held_end ? 1 : 20);
+        answer_held(s);
+        if (ready <= 0)
             continue;
         for (nfds_t i = n; i-- > 1;) {
             if (p[i].revents != 0 && serve_one(s, p[i].fd)) {
@@ -262,8 +296,66 @@ static void a_short_backlog_at_the_end_is_not_lost(void **state)
     assert_int_equal(r->answered, 500);
     assert_int_equal(load_lost(r), 0);
     assert_true(r->drain_s > 0.05);
-    assert_true(r->rate_reached < 950); /* over the longer time */
+    assert_true(r->rate_reached < 950); /* without those of the backlog */
+    assert_true(r->late >= 40);
     load_result_free(r);
+}
+
+/* It takes 60 ms and keeps up; the last answers come after the end, as they must. */
+static void a_short_run_reaches_its_rate_where_the_service_keeps_up(void **state)
+{
+    (void)state;
+    server s = {.lag_ms = 60};
+    load_result *r = run(&s, (load_opts){.rate = 500, .seconds = 0.3, .connections = 64});
+    assert_int_equal(r->answered, 150);
+    assert_true(r->elapsed_s > 0.35);
+    if (r->rate_reached < 470 || r->rate_reached > 500.001) /* 150 / 0.36 s = 417 */
+        fail_msg("%g a second, %u late", r->rate_reached, (unsigned)r->late);
+    assert_false(load_backlog(r));
+    load_result_free(r);
+}
+
+/* 250 a second at most of 500 wanted; 64 connections and the grace hide it from the other counts.
+ */
+static void a_queue_that_grows_does_not_reach_its_rate(void **state)
+{
+    (void)state;
+    server s = {.each_ms = 4};
+    load_result *r =
+        run(&s, (load_opts){.rate = 500, .seconds = 0.2, .connections = 64, .grace_s = 5});
+    assert_int_equal(r->answered, 100);
+    assert_int_equal(load_lost(r), 0);
+    if (r->rate_reached > 400 || r->late < 20 || !load_backlog(r))
+        fail_msg("%g a second, %u late", r->rate_reached, (unsigned)r->late);
+    load_result_free(r);
+}
+
+static void service_load_has_no_latency_to_tell_where_nothing_was_answered(void **state)
+{
+    (void)state;
+    const char *b = getenv("MEMKIT_BUILD");
+    char command[4300], out[8192];
+    for (int json = 0; json < 2; json++) {
+        server s = {.answer = "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"};
+        server_start(&s);
+        int n = snprintf(command, sizeof command, "'%s/service-load' -r 100 -d 0.2 -c 2%s :%u",
+                         b != NULL ? b : "build/bin", json ? " --json" : "", s.port);
+        assert_true(n > 0 && (size_t)n < sizeof command);
+        FILE *f = popen(command, "r");
+        assert_non_null(f);
+        size_t len = fread(out, 1, sizeof out - 1, f);
+        int status = pclose(f);
+        server_stop(&s);
+        out[len] = '\0';
+        if (WEXITSTATUS(status) == 127)
+            skip(); /* it was not built */
+        assert_int_equal(WEXITSTATUS(status), 1);
+        const char *p50 = strstr(out, json ? "\"latency_p50_ms\": null," : "latency p50");
+        const char *max = strstr(out, json ? "\"latency_max_ms\": null," : "latency max");
+        if (p50 == NULL || max == NULL ||
+            (!json && strncmp(p50 + 11 + strspn(p50 + 11, " "), "n/a\n", 4) != 0))
+            fail_msg("%s", out);
+    }
 }
 
 static void errors_are_counted_by_kind_and_not_as_latency(void **state)
@@ -425,6 +517,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(open_loop_sends_and_counts_all),
+        cmocka_unit_test(a_short_run_reaches_its_rate_where_the_service_keeps_up),
+        cmocka_unit_test(a_queue_that_grows_does_not_reach_its_rate),
+        cmocka_unit_test(service_load_has_no_latency_to_tell_where_nothing_was_answered),
         cmocka_unit_test(requests_carry_the_ids_of_the_seed_in_order),
         cmocka_unit_test(a_stall_shows_in_all_that_was_due_in_it),
         cmocka_unit_test(what_could_not_be_sent_is_counted_with_its_wait),

@@ -27,6 +27,7 @@
 #define CMP_INSTANCES       10   /* the article's */
 #define CMP_SATURATION      1024 /* connections */
 #define CMP_GRACE_S         2.0
+#define CMP_CONN_MEMORY     (24u << 10) /* libmicrohttpd's, of a connection: FRONT_CONN_MEMORY */
 
 enum { CMP_BEFORE, CMP_AFTER, CMP_SIDES };
 extern const char *const cmp_side_name[CMP_SIDES]; /* "before", "after" */
@@ -109,8 +110,9 @@ void cmp_proc_read(pid_t pid, cmp_proc *out);
 typedef struct {
     double t_s;
     uint64_t answered, cpu_ns; /* since the start */
-    uint64_t rss_bytes;
-    cmp_counters c; /* .ok false: not scraped in time, or not at all in this run */
+    uint64_t rss_bytes, peak_rss_bytes;
+    uint64_t scrapes; /* up to and with this one's */
+    cmp_counters c;   /* .ok false: not scraped in time, or not at all in this run */
 } cmp_sample;
 
 typedef struct {
@@ -118,9 +120,12 @@ typedef struct {
     const cmp_population *population;
     double rate; /* 0: closed loop */
     bool counters;
-    bool ran;      /* the load was run; else `error` says why not */
-    bool died;     /* the service, before it was asked to stop */
-    bool late_end; /* the last scrape failed: `end` is of the last sample that had one */
+    unsigned connections;
+    bool ran;  /* the load was run; else `error` says why not */
+    bool died; /* the service, before it was asked to stop */
+    /* 1 + the index of the sample that `end` is of, the last one with a scrape, because the scrape
+     * at the end failed; that proc_end is of, because the service died. 0: of the end, as wanted */
+    size_t end_sample, proc_sample;
     char error[320];
     cmp_child child;
     load_result load;
@@ -155,6 +160,7 @@ typedef enum {
     FIG_ALLOC_TOTAL,
     FIG_SYS,
     FIG_RSS,
+    FIG_RSS_OWN,
     FIG_PEAK_RSS,
     FIG_MALLOCS_PER_REQUEST,
     FIG_BYTES_PER_REQUEST,
@@ -198,6 +204,12 @@ typedef struct {
 } cmp_sentence;
 #define CMP_SENTENCES_MAX 12
 size_t cmp_complaints(const cmp_run *r, cmp_sentence out[CMP_SENTENCES_MAX]);
+
+/* Whether the service did not keep up with the rate: it is below by more than a hundredth, and
+ * requests were lost or failed, or a queue grew. */
+bool cmp_missed_rate(const cmp_run *r);
+/* The same, and not only because of answers that were wrong. */
+bool cmp_broke_down(const cmp_run *r);
 
 /* Whether the run makes the comparison void. before is forgiven what after is not. */
 bool cmp_run_void(const cmp_run *r);

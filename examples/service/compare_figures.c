@@ -16,6 +16,8 @@ const cmp_figure_info cmp_figures[FIG_COUNT] = {
     [FIG_ALLOC_TOTAL] = {"allocated_in_total_bytes", "Allocated in total", UNIT_BYTES, -56},
     [FIG_SYS] = {"system_memory_bytes", "System memory", UNIT_BYTES, NAN},
     [FIG_RSS] = {"rss_bytes", "RSS", UNIT_BYTES, -33},
+    [FIG_RSS_OWN] = {"rss_without_connections_bytes", "RSS without libmicrohttpd's", UNIT_BYTES,
+                     NAN},
     [FIG_PEAK_RSS] = {"rss_peak_bytes", "Peak RSS", UNIT_BYTES, NAN},
     [FIG_MALLOCS_PER_REQUEST] = {"allocations_per_request", "Allocations a request", UNIT_COUNT,
                                  -41},
@@ -44,6 +46,20 @@ static double latency_ms(const cmp_run *r, double q, bool *lower_bound)
     return (double)load_latency(&r->load, q, lower_bound) / 1e6;
 }
 
+/* At the end (0), or at the sample of that index + 1. */
+static double answered_by(const cmp_run *r, size_t sample)
+{
+    uint64_t n = sample > 0 ? r->sample[sample - 1].answered : r->load.answered;
+    return n > 0 ? (double)n : NAN;
+}
+
+/* Without libmicrohttpd's memory of connections, which both sides have alike. */
+static double rss_own(const cmp_run *r)
+{
+    double v = (double)r->proc_end.rss_bytes - (double)r->connections * CMP_CONN_MEMORY;
+    return v > 0 ? v : NAN;
+}
+
 double cmp_value(const cmp_opts *o, const cmp_run *r, cmp_figure f, bool *lower_bound)
 {
     bool ignored;
@@ -51,13 +67,14 @@ double cmp_value(const cmp_opts *o, const cmp_run *r, cmp_figure f, bool *lower_
     *lower_bound = false;
     if (!r->ran)
         return NAN;
-    double answered = r->load.answered > 0 ? (double)r->load.answered : NAN;
+    double answered = answered_by(r, 0), mallocs = NAN, bytes = NAN, counted_answers = NAN;
     bool counted = r->start.ok && r->start.hooked && r->end.ok && r->end.hooked;
-    double mallocs = NAN, bytes = NAN;
     if (counted) {
-        mallocs = grown(r->start.mallocs, r->end.mallocs, r->scrape_cost.mallocs, r->scrapes);
+        uint64_t scrapes = r->end_sample > 0 ? r->sample[r->end_sample - 1].scrapes : r->scrapes;
+        mallocs = grown(r->start.mallocs, r->end.mallocs, r->scrape_cost.mallocs, scrapes);
         bytes = grown(r->start.total_alloc_bytes, r->end.total_alloc_bytes,
-                      r->scrape_cost.total_alloc_bytes, r->scrapes);
+                      r->scrape_cost.total_alloc_bytes, scrapes);
+        counted_answers = answered_by(r, r->end_sample);
     }
     switch (f) {
     case FIG_ALLOC_NOW:
@@ -68,16 +85,19 @@ double cmp_value(const cmp_opts *o, const cmp_run *r, cmp_figure f, bool *lower_
         return r->end.ok ? (double)r->end.sys_bytes : NAN;
     case FIG_RSS:
         return r->proc_end.ok ? (double)r->proc_end.rss_bytes : NAN;
+    case FIG_RSS_OWN:
+        return r->proc_end.ok ? rss_own(r) : NAN;
     case FIG_PEAK_RSS:
         return r->proc_end.ok ? (double)r->proc_end.peak_rss_bytes : NAN;
     case FIG_MALLOCS_PER_REQUEST:
-        return mallocs / answered;
+        return mallocs / counted_answers;
     case FIG_BYTES_PER_REQUEST:
-        return bytes / answered;
+        return bytes / counted_answers;
     case FIG_BODY_BYTES:
         return (double)r->load.body_bytes / answered;
     case FIG_CPU_PER_REQUEST:
-        return r->proc_end.ok ? (double)(r->proc_end.cpu_ns - r->proc_start.cpu_ns) / 1e3 / answered
+        return r->proc_end.ok ? (double)(r->proc_end.cpu_ns - r->proc_start.cpu_ns) / 1e3 /
+                                    answered_by(r, r->proc_sample)
                               : NAN;
     case FIG_P50:
         return latency_ms(r, 0.5, lower_bound);
@@ -125,25 +145,52 @@ __attribute__((format(printf, 2, 3))) static void say(list *l, const char *fmt, 
 
 typedef unsigned long long ull;
 
+static const char *s_of(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+bool cmp_missed_rate(const cmp_run *r)
+{
+    const load_result *d = &r->load;
+    return r->rate > 0 && d->rate_reached < 0.99 * r->rate &&
+           (load_lost(d) > 0 || load_errors(d) > 0 || load_backlog(d));
+}
+
+bool cmp_broke_down(const cmp_run *r)
+{
+    const load_result *d = &r->load;
+    return r->ran && cmp_missed_rate(r) &&
+           (load_lost(d) > 0 || d->timed_out > 0 || load_backlog(d));
+}
+
 static void complain_of_requests(const cmp_run *r, list *l)
 {
     const load_result *d = &r->load;
-    if (r->rate > 0 && d->rate_reached < 0.99 * r->rate)
-        say(l, "reached %.0f of %.0f requests a second (%.1f %%)", d->rate_reached, r->rate,
-            100 * d->rate_reached / r->rate);
+    if (cmp_missed_rate(r))
+        say(l, "reached %.0f of %.0f request%s a second (%.1f %%)", d->rate_reached, r->rate,
+            s_of((uint64_t)(r->rate + 0.5)), 100 * d->rate_reached / r->rate);
     if (d->unsent > 0)
-        say(l, "%llu of %llu requests were never sent, because every connection was waiting",
-            (ull)d->unsent, (ull)d->due);
-    if (d->unanswered > 0)
-        say(l, "%llu requests had no answer %.1f s after the end", (ull)d->unanswered, d->drain_s);
+        say(l, "%llu of %llu request%s %s never sent, because %s", (ull)d->unsent, (ull)d->due,
+            s_of(d->due), d->unsent == 1 ? "was" : "were",
+            r->died                                 ? "the service was gone"
+            : d->gave_up || d->connect_failures > 0 ? "no connection could be had"
+                                                    : "every connection was waiting");
+    if (d->unanswered > 0 && r->died)
+        say(l, "%llu request%s had no answer when the service was gone", (ull)d->unanswered,
+            s_of(d->unanswered));
+    else if (d->unanswered > 0)
+        say(l, "%llu request%s had no answer %.1f s after the end", (ull)d->unanswered,
+            s_of(d->unanswered), d->drain_s);
     if (load_errors(d) > 0)
         say(l,
-            "%llu requests failed (status not 200: %llu, connection closed: %llu, malformed: %llu, "
-            "timed out: %llu)",
-            (ull)load_errors(d), (ull)d->bad_status, (ull)d->closed, (ull)d->malformed,
-            (ull)d->timed_out);
+            "%llu request%s failed (status not 200: %llu, connection closed: %llu, malformed: "
+            "%llu, timed out: %llu)",
+            (ull)load_errors(d), s_of(load_errors(d)), (ull)d->bad_status, (ull)d->closed,
+            (ull)d->malformed, (ull)d->timed_out);
     if (d->connect_failures > 0)
-        say(l, "%llu connections could not be made", (ull)d->connect_failures);
+        say(l, "%llu connection%s could not be made", (ull)d->connect_failures,
+            s_of(d->connect_failures));
 }
 
 size_t cmp_complaints(const cmp_run *r, cmp_sentence out[CMP_SENTENCES_MAX])
@@ -163,9 +210,13 @@ size_t cmp_complaints(const cmp_run *r, cmp_sentence out[CMP_SENTENCES_MAX])
             r->start.ok ? "memkit_malloc_hooked is not 1" : "/metrics did not answer at the start");
     else if (r->counters && !r->end.ok)
         say(&l, "/metrics did not answer at the end: no allocation figures");
-    else if (r->late_end)
-        say(&l, "/metrics did not answer at the end: the counters are those of the last second in "
-                "which it did");
+    else if (r->end_sample > 0)
+        say(&l,
+            "/metrics did not answer at the end: the counters, and what is made of them, are of "
+            "%.1f s after the start, when it last did",
+            r->sample[r->end_sample - 1].t_s);
+    if (r->proc_sample > 0)
+        say(&l, "CPU and RSS are of %.1f s after the start", r->sample[r->proc_sample - 1].t_s);
     complain_of_requests(r, &l);
     if (r->child.killed)
         say(&l, "the service did not stop within 15 s of SIGTERM and was killed");

@@ -108,7 +108,8 @@ static void figures(json *j, const cmp_report *r, const cmp_run *run)
             flag(j, name, lb);
         }
     }
-    num(j, "latency_max_ms", run->ran ? (double)run->load.latency.max / 1e6 : NAN);
+    num(j, "latency_max_ms",
+        run->ran && run->load.latency.count > 0 ? (double)run->load.latency.max / 1e6 : NAN);
     close_(j, '}');
 }
 
@@ -120,6 +121,7 @@ static void requests(json *j, const cmp_run *run)
     count(j, "due", d->due);
     count(j, "sent", d->sent);
     count(j, "answered", d->answered);
+    count(j, "answered_late", d->late);
     count(j, "unsent", d->unsent);
     count(j, "unanswered", d->unanswered);
     count(j, "status_not_200", d->bad_status);
@@ -132,7 +134,8 @@ static void requests(json *j, const cmp_run *run)
     num(j, "elapsed_seconds", d->elapsed_s);
     num(j, "drain_seconds", d->drain_s);
     num(j, "generator_cpu_seconds", d->cpu_s);
-    num(j, "generator_lateness_p99_ms", (double)load_hist_quantile(&d->lateness, 0.99) / 1e6);
+    num(j, "generator_lateness_p99_ms",
+        d->lateness.count > 0 ? (double)load_hist_quantile(&d->lateness, 0.99) / 1e6 : NAN);
     close_(j, '}');
 }
 
@@ -181,11 +184,17 @@ static void series(json *j, const cmp_run *run)
         const load_second *s = &run->load.second[i];
         key(j, NULL);
         fprintf(j->f,
-                "{\"t_seconds\": %.3f, \"answered\": %llu, \"failed\": %llu, \"waiting\": %llu, "
-                "\"latency_p50_ms\": %.3f, \"latency_p99_ms\": %.3f, \"latency_max_ms\": %.3f}",
+                "{\"t_seconds\": %.3f, \"answered\": %llu, \"failed\": %llu, \"waiting\": %llu, ",
                 s->t_s, (unsigned long long)s->answered, (unsigned long long)s->failed,
-                (unsigned long long)s->waiting, (double)s->p50_ns / 1e6, (double)s->p99_ns / 1e6,
-                (double)s->max_ns / 1e6);
+                (unsigned long long)s->waiting);
+        if (s->answered > 0)
+            fprintf(j->f,
+                    "\"latency_p50_ms\": %.3f, \"latency_p99_ms\": %.3f, "
+                    "\"latency_max_ms\": %.3f}",
+                    (double)s->p50_ns / 1e6, (double)s->p99_ns / 1e6, (double)s->max_ns / 1e6);
+        else
+            fputs("\"latency_p50_ms\": null, \"latency_p99_ms\": null, \"latency_max_ms\": null}",
+                  j->f);
     }
     close_(j, ']');
 }

@@ -77,12 +77,29 @@ static const char *existing(const char *name, const char *path, int mode)
     if (path == NULL)
         cmp_usage_error(what, NULL);
     char *full = realpath(path, NULL);
-    if (full == NULL || access(full, mode) != 0 || stat(full, &st) != 0 || !S_ISREG(st.st_mode)) {
-        fprintf(stderr, "service-compare: %s %s: %s\n", name, path,
-                errno != 0 ? strerror(errno) : "not a file");
+    const char *why = NULL;
+    if (full == NULL || stat(full, &st) != 0)
+        why = strerror(errno);
+    else if (!S_ISREG(st.st_mode))
+        why = "not a file";
+    else if (access(full, mode) != 0)
+        why = strerror(errno);
+    if (why != NULL) {
+        fprintf(stderr, "service-compare: %s %s: %s\n", name, path, why);
         exit(2);
     }
     return full;
+}
+
+/* It may be missing, as it will be made; but what is there must be a directory. */
+static void check_out(const char *path)
+{
+    struct stat st;
+    int rc = stat(path, &st);
+    if (path[0] == '\0')
+        cmp_usage_error("--out takes a directory, not an empty name", NULL);
+    if ((rc == 0 && !S_ISDIR(st.st_mode)) || (rc != 0 && errno == ENOTDIR))
+        cmp_usage_error("--out takes a directory, and this is a file or in one", path);
 }
 
 void cmp_parse(int argc, char **argv, cmp_opts *o)
@@ -168,6 +185,7 @@ void cmp_parse(int argc, char **argv, cmp_opts *o)
     o->prof = existing("--prof", o->prof, R_OK);
     if (strpbrk(o->prof, " :") != NULL)
         cmp_usage_error("LD_PRELOAD cannot name a path with a space or a colon in it", o->prof);
+    check_out(o->out);
     if (o->saturation_s == 0)
         o->saturation_s = fmin(5, o->seconds);
 }

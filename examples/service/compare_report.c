@@ -8,6 +8,10 @@
 
 #include <memkit/version.h>
 
+#include "front_worker.h"
+
+_Static_assert(CMP_CONN_MEMORY == FRONT_CONN_MEMORY, "the figure to subtract is the front's");
+
 typedef unsigned long long ull;
 
 /* One scale for a row, so that its columns can be compared at a glance. */
@@ -44,9 +48,11 @@ static int decimals_for(cmp_unit unit, double most)
     return most >= 100 ? 1 : 2;
 }
 
+#define NUMBER 40 /* of cmp_number, at most */
+
 static char *percent(char *buf, size_t cap, double v)
 {
-    char number[40];
+    char number[NUMBER];
     if (!isfinite(v)) {
         snprintf(buf, cap, "n/a");
         return buf;
@@ -61,7 +67,7 @@ static char *percent(char *buf, size_t cap, double v)
 
 static void value_cell(char *buf, size_t cap, double v, int decimals, bool lower_bound)
 {
-    char number[40];
+    char number[NUMBER];
     cmp_number(number, sizeof number, v, decimals);
     snprintf(buf, cap, "%s%s", lower_bound && isfinite(v) ? ">= " : "", number);
 }
@@ -128,11 +134,6 @@ static bool complaints(cmp_emit *e, const cmp_run run[CMP_SIDES], const char *wh
     return any;
 }
 
-static bool collapsed(const cmp_run *r)
-{
-    return r->ran && r->rate > 0 && r->load.rate_reached < 0.99 * r->rate;
-}
-
 /* Without this, a comparison that ended early would print pages of n/a. */
 static bool nothing_to_show(const cmp_run run[CMP_SIDES])
 {
@@ -153,7 +154,7 @@ static void population(cmp_emit *e, const cmp_report *r, size_t i)
     bool any = complaints(e, run, "");
     double grown = cmp_value(&r->o, &run[CMP_BEFORE], FIG_BODY_BYTES, NULL) /
                    cmp_value(&r->o, &run[CMP_AFTER], FIG_BODY_BYTES, NULL);
-    if (collapsed(&run[CMP_BEFORE]) && !collapsed(&run[CMP_AFTER]) && grown > 4) {
+    if (cmp_broke_down(&run[CMP_BEFORE]) && !cmp_broke_down(&run[CMP_AFTER]) && grown > 4) {
         char body[32];
         cmp_number(body, sizeof body,
                    cmp_value(&r->o, &run[CMP_BEFORE], FIG_BODY_BYTES, NULL) / 1024, 1);
@@ -195,12 +196,12 @@ static void cost_row(const cmp_report *r, cmp_table *t, int side, cmp_figure f, 
     const cmp_run *without = &r->bare[side];
     double a = cmp_value(&r->o, without, f, NULL), b = cmp_value(&r->o, with, f, NULL);
     double d = cmp_delta_percent(a, b);
-    char label[CMP_CELL], cell[2][40], delta[40], bound[40];
+    char label[CMP_CELL], cell[2][NUMBER], delta[NUMBER + 8], bound[NUMBER + 8];
     snprintf(label, sizeof label, "%s: %s, %s", cmp_side_name[side], cmp_figures[f].label,
              cmp_figures[f].unit == UNIT_US ? "us" : "ms");
     cmp_number(cell[0], sizeof cell[0], a, 2);
     cmp_number(cell[1], sizeof cell[1], b, 2);
-    char number[40];
+    char number[NUMBER];
     snprintf(bound, sizeof bound, "%s%s", cmp_number(number, sizeof number, noise, 1),
              isnan(noise) ? "" : " %");
     cmp_table_row(t, label, cell[0], cell[1], percent(delta, sizeof delta, d), bound,
@@ -235,6 +236,11 @@ static void counters_cost(cmp_emit *e, const cmp_report *r)
     fputc('\n', e->f);
 }
 
+static const char *s_of(const char *number)
+{
+    return strcmp(number, "1") == 0 ? "" : "s";
+}
+
 static void notes(cmp_emit *e, const cmp_report *r)
 {
     const cmp_machine *m = &r->machine;
@@ -245,11 +251,12 @@ static void notes(cmp_emit *e, const cmp_report *r)
     cmp_emit_item(e, "", "memkit %s, %s. %s, %ld cores, %.1f GiB, Linux %s.", MEMKIT_VERSION,
                   m->date, m->cpu, m->cores, m->memory_gib, m->kernel);
     cmp_emit_item(e, "",
-                  "Load: %s requests a second (open loop) over %u connections for %g s, %s ids, "
+                  "Load: %s request%s a second (open loop) over %u connection%s for %g s, %s id%s, "
                   "seed %llu: the same ids in the same order for both. WORK_MS %s, CACHE_SIZE %s, "
                   "MAX_WORKERS %s. All took %.0f s.",
-                  rate, r->o.connections, r->o.seconds, ids, (ull)r->o.seed, m->work_ms,
-                  m->cache_size, m->max_workers, r->took_s);
+                  rate, s_of(rate), r->o.connections, r->o.connections == 1 ? "" : "s",
+                  r->o.seconds, ids, s_of(ids), (ull)r->o.seed, m->work_ms, m->cache_size,
+                  m->max_workers, r->took_s);
     cmp_emit_item(e, "",
                   "Latency counts from the moment a request was due, not from when it could be "
                   "sent. \">=\": requests that were given up are in it with the time they had "
@@ -263,8 +270,10 @@ static void notes(cmp_emit *e, const cmp_report *r)
                   "usable bytes. Allocated now, RSS and system memory (private writable mappings) "
                   "are the process's at the end, connections open.");
     cmp_emit_item(e, "",
-                  "libmicrohttpd's memory of %u connections, and its allocations for each request, "
-                  "are in both columns.",
+                  "libmicrohttpd keeps %u KiB for a connection, %.1f MiB for %u, in both columns: "
+                  "\"RSS without libmicrohttpd's\" is RSS less that. Its allocations for each "
+                  "request are in both columns too, and not taken off.",
+                  CMP_CONN_MEMORY >> 10, (double)r->o.connections * CMP_CONN_MEMORY / 0x1p20,
                   r->o.connections);
     cmp_emit_item(e, "",
                   "Memory, %d instances: peak RSS at %.2f USD a GiB and month, which is an "

@@ -45,9 +45,10 @@ static void sample(run_ctx *x, cmp_sample s, cmp_progress p)
     cmp_proc proc;
     cmp_proc_read(run->child.pid, &proc);
     s.rss_bytes = proc.rss_bytes;
+    s.peak_rss_bytes = proc.peak_rss_bytes;
     if (run->counters) {
         cmp_scrape(run->child.target, SAMPLE_MS, &s.c);
-        run->scrapes++;
+        s.scrapes = ++run->scrapes;
     }
     if (run->samples < run->sample_cap)
         run->sample[run->samples++] = s;
@@ -102,7 +103,8 @@ static void on_tick(void *arg, const load_tick *t)
         cmp_end_load = 1;
         return;
     }
-    uint64_t cpu = cmp_proc_cpu_ns(run->child.pid) - run->proc_start.cpu_ns;
+    uint64_t clock = cmp_proc_cpu_ns(run->child.pid), began = run->proc_start.cpu_ns;
+    uint64_t cpu = clock > began ? clock - began : 0; /* it may have died just now */
     pthread_mutex_lock(&x->lock);
     x->next = (cmp_sample){.t_s = t->elapsed_s, .answered = t->answered, .cpu_ns = cpu};
     x->next_progress = (cmp_progress){.elapsed_s = t->elapsed_s,
@@ -133,7 +135,24 @@ static void end_from_samples(cmp_run *run)
     for (size_t i = run->samples; i-- > 0;) {
         if (run->sample[i].c.ok) {
             run->end = run->sample[i].c;
-            run->late_end = true;
+            run->end_sample = i + 1;
+            return;
+        }
+    }
+}
+
+/* What /proc said last of a service that is gone: with the counters, where there are any, so that
+ * all figures are of one moment. */
+static void proc_from_samples(cmp_run *run)
+{
+    for (size_t i = run->end_sample > 0 ? run->end_sample : run->samples; i-- > 0;) {
+        const cmp_sample *s = &run->sample[i];
+        if (s->rss_bytes > 0 && s->peak_rss_bytes > 0) {
+            run->proc_end = (cmp_proc){.ok = true,
+                                       .cpu_ns = run->proc_start.cpu_ns + s->cpu_ns,
+                                       .rss_bytes = s->rss_bytes,
+                                       .peak_rss_bytes = s->peak_rss_bytes};
+            run->proc_sample = i + 1;
             return;
         }
     }
@@ -147,12 +166,14 @@ static void on_end(void *arg)
     if (!run->died)
         cmp_proc_read(run->child.pid, &run->proc_end); /* first: the CPU clock goes on */
     stop_sampler(x);
-    if (!run->counters)
-        return;
-    if (!run->died && cmp_scrape(run->child.target, SCRAPE_MS, &run->end) == 0)
-        run->scrapes++;
-    else
-        end_from_samples(run);
+    if (run->counters) {
+        if (!run->died && cmp_scrape(run->child.target, SCRAPE_MS, &run->end) == 0)
+            run->scrapes++;
+        else
+            end_from_samples(run);
+    }
+    if (!run->proc_end.ok)
+        proc_from_samples(run);
 }
 
 /* The sampler must leave signals to the thread that runs the load, which they wake. */
@@ -202,6 +223,7 @@ void cmp_run_one(const cmp_opts *o, cmp_run *run, double seconds, unsigned conne
                  const char *log, cmp_progress_fn progress, void *arg)
 {
     run_ctx x = {.run = run, .progress = progress, .arg = arg};
+    run->connections = connections;
     if (cmp_child_start(&run->child, o->program[run->side], run->counters ? o->prof : NULL, log,
                         run->error, sizeof run->error) != 0)
         return;

@@ -207,10 +207,11 @@ static int share_descriptors(front *f, char why[CONFIG_WHY])
     linger = linger > LINGER_MAX ? LINGER_MAX : linger;
     rlim_t each = n > own ? (n - own) / f->n : 0;
     if (each <= linger) {
-        snprintf(why, CONFIG_WHY,
-                 "MAX_WORKERS=%u: too many for %llu open files (ulimit -n): no worker could hold a "
-                 "connection",
-                 f->n, (unsigned long long)n);
+        snprintf(
+            why, CONFIG_WHY,
+            "%llu open files (ulimit -n) are too few for MAX_WORKERS=%u: none would be left for "
+            "connections",
+            (unsigned long long)n, f->n);
         return -1;
     }
     each -= linger;

@@ -119,11 +119,11 @@ static enum MHD_Result turn_away(front_worker *w, struct MHD_Connection *c, unsi
                      "HTTP/1.1 %u %s\r\nConnection: close\r\nContent-Type: " TEXT
                      "\r\nContent-Length: %zu\r\n\r\n%s",
                      status, MHD_get_reason_phrase_for(status), strlen(text), text);
+    count_answer(w, status); /* before anyone can know of it */
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (info != NULL && n > 0 && (size_t)n < sizeof head)
         (void)send(info->connect_fd, head, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-    count_answer(w, status);
     return MHD_NO;
 }
 

@@ -302,7 +302,8 @@ static void sum_up(load_gen *g, uint64_t now)
     uint64_t last = g->last_answer > sending_ends ? g->last_answer : sending_ends;
     r->elapsed_s = (double)(last - g->start) / 1e9;
     r->drain_s = (double)(now - sending_ends) / 1e9;
-    r->rate_reached = r->elapsed_s > 0 ? (double)r->answered / r->elapsed_s : 0;
+    double over_s = g->o.rate > 0 ? (double)(sending_ends - g->start) / 1e9 : r->elapsed_s;
+    r->rate_reached = over_s > 0 ? (double)(r->answered - r->late) / over_s : 0;
 }
 
 static double thread_cpu_s(void)
@@ -399,6 +400,12 @@ uint64_t load_errors(const load_result *r)
 uint64_t load_lost(const load_result *r)
 {
     return r->unsent + r->unanswered;
+}
+
+bool load_backlog(const load_result *r)
+{
+    const load_hist *h = &r->latency;
+    return r->late > 0 && load_hist_quantile(h, 0.5) - h->min > (h->max - h->min) / 4;
 }
 
 uint64_t load_latency(const load_result *r, double q, bool *lower_bound)

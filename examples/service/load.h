@@ -14,6 +14,11 @@
  * At the end of `seconds` no more requests become due; those that are and wait for a connection may
  * still be sent for half a second, and what is under way has grace_s in all to be answered.
  *
+ * The rate reached counts answers to what was due over the time in which it was due: an answer is
+ * as much later than its request as the service takes, also at the end. Those that came later after
+ * the end than the fastest answer took and LOAD_PROMPT_S are `late` and do not count: a queue had
+ * formed.
+ *
  * What was due and got no answer (unsent, unanswered, timed out) is in the histogram with the time
  * it had waited when the run gave up on it: a lower bound, counted in `lower_bounds`. Refused and
  * broken answers (status, closed, malformed) are not in it.
@@ -33,6 +38,7 @@
 
 #define LOAD_CONNECTIONS_MAX 16384
 #define LOAD_SECONDS_MAX     7200
+#define LOAD_PROMPT_S        0.02
 
 /* How far it is, about once a second and at the end of sending. */
 typedef struct {
@@ -82,12 +88,13 @@ typedef struct {
     uint64_t bad_status, closed, malformed, timed_out; /* of those sent */
     uint64_t unsent;       /* due, but no connection was free until the end */
     uint64_t unanswered;   /* sent, and still under way when the grace was over */
+    uint64_t late;         /* open loop: answered, but not promptly after the end of sending */
     uint64_t lower_bounds; /* in `latency` with less than what they would have taken */
     uint64_t reconnects, connect_failures;
     uint64_t body_bytes; /* received */
     double elapsed_s;    /* from the start to the later of the end of sending and the last answer */
     double drain_s;      /* of that, after the end of sending */
-    double rate_reached; /* answered / elapsed_s */
+    double rate_reached; /* open loop: prompt answers / time of sending; closed: / elapsed_s */
     double cpu_s;        /* the generator's own */
     bool interrupted;    /* by *stop */
     bool gave_up;        /* nothing could be reached for 3 s */
@@ -107,6 +114,11 @@ void load_result_free(load_result *r);
 /* Requests that got an answer that is not right, and requests that got none. */
 uint64_t load_errors(const load_result *r);
 uint64_t load_lost(const load_result *r);
+
+/* Whether requests queued up behind a service that was too slow, rather than that a few were slow
+ * at the end: answers came late, and half of all requests had waited for a good part of the
+ * longest wait. */
+bool load_backlog(const load_result *r);
 
 /* The quantile, and whether it may be larger than that because of requests that were given up. */
 uint64_t load_latency(const load_result *r, double q, bool *lower_bound);

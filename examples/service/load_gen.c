@@ -217,6 +217,8 @@ static void answered(load_gen *g, uint32_t i, uint64_t now)
         g->last_answer = now;
         load_hist_record(&g->r->latency, latency);
         load_hist_record(&g->sec, latency);
+        if (g->o.rate > 0 && now > g->end + g->r->latency.min + (uint64_t)(LOAD_PROMPT_S * 1e9))
+            g->r->late++;
     } else {
         count_failure(g, &g->r->bad_status);
     }

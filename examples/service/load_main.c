@@ -151,7 +151,7 @@ static void parse(int argc, char **argv, load_opts *o, bool *json)
 /* One list for both forms of the report. */
 typedef struct {
     const char *key, *text, *unit;
-    double value;
+    double value; /* NAN: there is none */
     bool lower_bound;
 } figure;
 
@@ -160,14 +160,18 @@ typedef struct {
 static int report(const load_opts *o, const load_result *r, bool json)
 {
     static const double quantile[QUANTILES] = {0.5, 0.9, 0.99, 0.999, 1};
-    bool lb[QUANTILES];
+    bool lb[QUANTILES] = {false};
     double ms[QUANTILES];
     for (int i = 0; i < QUANTILES; i++)
-        ms[i] = (double)load_latency(r, quantile[i], &lb[i]) / 1e6;
+        ms[i] =
+            r->latency.count > 0 ? (double)load_latency(r, quantile[i], &lb[i]) / 1e6 : (double)NAN;
+    double late_ms =
+        r->lateness.count > 0 ? (double)load_hist_quantile(&r->lateness, 0.99) / 1e6 : (double)NAN;
     const figure list[] = {
         {"requests_due", "due", "", (double)r->due, false},
         {"requests_sent", "sent", "", (double)r->sent, false},
         {"requests_answered", "answered", "", (double)r->answered, false},
+        {"requests_answered_late", "of these, late", "", (double)r->late, false},
         {"requests_unsent", "never sent", "", (double)r->unsent, false},
         {"requests_unanswered", "never answered", "", (double)r->unanswered, false},
         {"errors_status", "status not 200", "", (double)r->bad_status, false},
@@ -184,8 +188,7 @@ static int report(const load_opts *o, const load_result *r, bool json)
         {"latency_p99_ms", "latency p99", "ms", ms[2], lb[2]},
         {"latency_p999_ms", "latency p99.9", "ms", ms[3], lb[3]},
         {"latency_max_ms", "latency max", "ms", ms[4], lb[4]},
-        {"lateness_p99_ms", "generator late p99", "ms",
-         (double)load_hist_quantile(&r->lateness, 0.99) / 1e6, false},
+        {"lateness_p99_ms", "generator late p99", "ms", late_ms, false},
         {"generator_cpu_seconds", "generator's CPU", "s", r->cpu_s, false},
     };
     if (json)
@@ -193,7 +196,11 @@ static int report(const load_opts *o, const load_result *r, bool json)
                r->interrupted ? "true" : "false", r->gave_up ? "true" : "false");
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         const figure *f = &list[i];
-        if (json)
+        if (isnan(f->value) && json)
+            printf(", \"%s\": null", f->key);
+        else if (isnan(f->value))
+            printf("  %-20s   %13s\n", f->text, "n/a");
+        else if (json)
             printf(", \"%s\": %.*f", f->key, f->value == floor(f->value) ? 0 : 6, f->value);
         else
             printf("  %-20s %2s%13.*f %s\n", f->text, f->lower_bound ? ">=" : "",
