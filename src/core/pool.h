@@ -174,6 +174,10 @@ void memkit__caches_claim(memkit_pool *p, memkit__cache *own);
 void memkit__caches_unclaim(memkit_pool *p, memkit__cache *own);
 bool memkit__cache_owned(const memkit__cache *c, const memkit__cache *own);
 
+/* Before the first cache, and best before the process has threads: with those, registering for
+ * membarrier(2) waits for a grace period of the kernel's, some 20 ms. */
+void memkit__caches_prepare(void);
+
 /* Drops what every cache holds, unlinks and frees it. Takes the locks: no call is under way, but
  * threads may be ending. */
 void memkit__caches_free(memkit_pool *p);

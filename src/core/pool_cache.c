@@ -78,6 +78,11 @@ static void prepare(void)
     have_membarrier = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
+void memkit__caches_prepare(void)
+{
+    pthread_once(&once, prepare);
+}
+
 /* A plugin's own copy of the core may be unloaded before its threads end: no destructor then. */
 __attribute__((destructor)) static void forget_key(void)
 {
@@ -88,7 +93,6 @@ __attribute__((destructor)) static void forget_key(void)
 
 static memkit__cache *make_cache(memkit_pool *p)
 {
-    pthread_once(&once, prepare);
     /* Where no destructor will run, a thread's end would leave the cache behind: then rather none.
      * So it is in the last round of a thread's destructors, for those of other keys. */
     if (!have_key || exit_rounds >= PTHREAD_DESTRUCTOR_ITERATIONS - 1 ||

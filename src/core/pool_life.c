@@ -185,6 +185,7 @@ memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
         errno = EINVAL;
         return NULL;
     }
+    memkit__caches_prepare();
     const char *name = opts->name != NULL ? opts->name : "pool";
     size_t bytes = (sizeof(memkit_pool) + strlen(name) + 1 + 63) & ~(size_t)63;
     memkit_pool *p = aligned_alloc(64, bytes);
