@@ -48,7 +48,7 @@ __attribute__((noinline)) static void free_by_call(void *p)
 
 static inline void *counted(void *p)
 {
-    size_t bytes;
+    size_t bytes = 0; /* gcc -Og does not see that it is always set */
     if (MEMKIT_UNLIKELY(p == NULL))
         return NULL;
     if (MEMKIT_UNLIKELY(!memkit__read_usable(p, &bytes)))
