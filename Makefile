@@ -153,7 +153,7 @@ $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
 $(B)/tests/test_hook $(B)/tests/test_hook_preload: $(PROF_A)
 $(B)/tests/test_hook $(B)/tests/test_hook_preload: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
-$(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare: $(LOAD)
+$(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare_figures: $(LOAD)
 
 $(PROGS): $(B)/tests/%: $(B)/tests/%.o
 	$(say) LD $@

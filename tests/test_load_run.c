@@ -347,8 +347,6 @@ static void service_load_has_no_latency_to_tell_where_nothing_was_answered(void 
         int status = pclose(f);
         server_stop(&s);
         out[len] = '\0';
-        if (WEXITSTATUS(status) == 127)
-            skip(); /* it was not built */
         assert_int_equal(WEXITSTATUS(status), 1);
         const char *p50 = strstr(out, json ? "\"latency_p50_ms\": null," : "latency p50");
         const char *max = strstr(out, json ? "\"latency_max_ms\": null," : "latency max");

@@ -22,15 +22,10 @@ static int start(void **state)
     return 0;
 }
 
-/* Each test also asks that the service survives it and ends well; under a sanitizer that is:
- * without a leak. */
 static int stop(void **state)
 {
     (void)state;
-    int code = service_stop(&svc);
-    if (code != 0)
-        print_error("exit code %d: %s\n", code, svc.log);
-    return code;
+    return service_ends_well(&svc);
 }
 
 /* ---- routes and methods ---- */

@@ -29,16 +29,7 @@
 
 #include <cmocka.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
+#include "sanitized.h"
 
 #define HELPER  __attribute__((unused)) static
 #define WAIT_MS 15000 /* nothing here takes so long, on the slowest machine */
@@ -338,5 +329,15 @@ HELPER void await_metric(const service *s, const char *name, double want)
     {                                                                           \
         "after_" #test, test, start, stop, (char *)(uintptr_t) "service-after"  \
     }
+
+/* A test's teardown: the service must have survived it and end well; under a sanitizer that is
+ * also: without a leak. */
+HELPER int service_ends_well(service *s)
+{
+    int code = service_stop(s);
+    if (code != 0)
+        print_error("exit code %d: %s\n", code, s->log);
+    return code;
+}
 
 #endif

@@ -26,10 +26,7 @@ static int start(void **state)
 static int stop(void **state)
 {
     (void)state;
-    int code = service_stop(&svc);
-    if (code != 0)
-        print_error("exit code %d: %s\n", code, svc.log);
-    return code;
+    return service_ends_well(&svc);
 }
 
 static void start_with(const char *a1, const char *a2)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "compare.h"
+#include "load_number.h"
 
 static const char usage_text[] =
     "usage: service-compare --before PROGRAM --after PROGRAM --prof LIBRARY [options]\n"
@@ -55,16 +56,10 @@ void cmp_usage_error(const char *what, const char *value)
 
 static double number(const char *name, const char *s, double min, double max, bool whole)
 {
-    char *end;
-    errno = 0;
-    double v = strtod(s, &end);
-    if (end == s || *end != '\0' || errno != 0 || !isfinite(v) || v < min || v > max ||
-        (whole && v != floor(v))) {
-        char what[160];
-        snprintf(what, sizeof what, "%s takes a %snumber from %g to %.15g, not", name,
-                 whole ? "whole " : "", min, max);
+    char what[160];
+    double v = 0;
+    if (load_number(name, s, min, max, whole, &v, what, sizeof what) != 0)
         cmp_usage_error(what, s);
-    }
     return v;
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "load.h"
+#include "load_number.h"
 
 static volatile sig_atomic_t stop;
 
@@ -62,22 +63,19 @@ static void usage_error(const char *what, const char *value)
 
 static double number(const char *name, const char *s, double min, double max)
 {
-    char *end;
-    errno = 0;
-    double v = strtod(s, &end);
-    if (end == s || *end != '\0' || errno != 0 || !isfinite(v) || v < min || v > max) {
-        char what[120];
-        snprintf(what, sizeof what, "%s takes a number from %g to %.15g, not", name, min, max);
+    char what[160];
+    double v = 0;
+    if (load_number(name, s, min, max, false, &v, what, sizeof what) != 0)
         usage_error(what, s);
-    }
     return v;
 }
 
 static uint64_t whole(const char *name, const char *s, double min, double max)
 {
-    double v = number(name, s, min, max);
-    if (v != floor(v))
-        usage_error(name, "a whole number is wanted");
+    char what[160];
+    double v = 0;
+    if (load_number(name, s, min, max, true, &v, what, sizeof what) != 0)
+        usage_error(what, s);
     return (uint64_t)v;
 }
 
