@@ -11,6 +11,7 @@ LIBDIR   ?= $(or $(libdir),$(PREFIX)/lib)
 INCLUDEDIR ?= $(or $(includedir),$(PREFIX)/include)
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 SAN      ?=
+MEMKIT_TRACK ?=
 WERROR   ?= -Werror
 V        ?= 0
 
@@ -20,7 +21,10 @@ SOMAJOR := $(firstword $(subst ., ,$(VERSION)))
 WARNINGS := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wundef -Wvla $(WERROR) \
             -Wstrict-prototypes -Wmissing-prototypes
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
-BASE     := -std=gnu11 -pthread -Iinclude -Isrc $(WARNINGS) $(SANFLAGS)
+ifneq ($(filter-out valgrind,$(MEMKIT_TRACK)),)
+$(error MEMKIT_TRACK is '$(MEMKIT_TRACK)': only valgrind is known)
+endif
+BASE     := -std=gnu11 -pthread -Iinclude -Isrc $(WARNINGS) $(SANFLAGS) $(if $(MEMKIT_TRACK),-DMEMKIT_TRACK_VALGRIND)
 LIBFLAGS := -fPIC -fvisibility=hidden -fno-semantic-interposition
 # A compiler reads PIE code for programs by default on Debian; -fPIC objects serve both libraries.
 LDALL    := -pthread $(SANFLAGS) $(LDFLAGS)
@@ -237,6 +241,16 @@ deps:
 .PHONY: deps-ci
 deps-ci:
 	$(Q)scripts/deps.sh ci
+
+## deps-tools   and the programs that `make test-tools` talks to: Prometheus, Chromium, redis, nginx, other mallocs
+.PHONY: deps-tools
+deps-tools:
+	$(Q)scripts/deps.sh tools
+
+## deps-bench   and google-benchmark, for `make bench`
+.PHONY: deps-bench
+deps-bench:
+	$(Q)scripts/deps.sh bench
 
 ## clean        removes build/
 .PHONY: clean

@@ -1,7 +1,9 @@
 #!/bin/sh
 # scripts/deps.sh [group ...] - installs the Debian packages that a group needs and that are missing.
 #
-# Without a group: what building and testing takes. `ci` adds the second compiler and valgrind. Says
+# Without a group: what building and testing takes. `ci` adds the second compiler and valgrind; `tools`
+# the programs that tests talk to for real: Prometheus, a browser, servers to preload; `bench` what the
+# benches need. Says
 # what it installs; does nothing, and needs no right, when all is there. Where there is no apt it
 # prints the list and fails, so that the reader can install the same by the names of his system.
 set -eu
@@ -10,6 +12,9 @@ packages="gcc g++ libc6-dev make pkgconf libcmocka-dev libmicrohttpd-dev uthash-
 for group in "$@"; do
     case $group in
     ci) packages="$packages clang valgrind libclang-rt-14-dev" ;;
+    tools) packages="$packages curl prometheus chromium redis-server redis-tools nginx-light wrk sqlite3 python3
+                     libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4" ;;
+    bench) packages="$packages libbenchmark-dev" ;;
     *) echo "deps.sh: no group '$group'" >&2; exit 2 ;;
     esac
 done
