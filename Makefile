@@ -5,7 +5,11 @@
 # build/lib and build/bin point at the build made last.
 
 CC       ?= cc
+ifeq ($(origin CXX),default)
+CXX      := $(if $(findstring clang,$(CC)),clang++,g++)
+endif
 CFLAGS   ?= -O2 -g
+CXXFLAGS ?= $(CFLAGS)
 PREFIX   ?= $(or $(prefix),/usr/local)
 LIBDIR   ?= $(or $(libdir),$(PREFIX)/lib)
 INCLUDEDIR ?= $(or $(includedir),$(PREFIX)/include)
@@ -26,12 +30,13 @@ $(error MEMKIT_TRACK is '$(MEMKIT_TRACK)': only valgrind is known)
 endif
 BASE     := -std=gnu11 -pthread -Iinclude -Isrc $(WARNINGS) $(SANFLAGS) $(if $(MEMKIT_TRACK),-DMEMKIT_TRACK_VALGRIND)
 LIBFLAGS := -fPIC -fvisibility=hidden -fno-semantic-interposition
+BASE_CXX := -std=gnu++17 $(filter-out -std=gnu11 -Wstrict-prototypes -Wmissing-prototypes,$(BASE))
 # A compiler reads PIE code for programs by default on Debian; -fPIC objects serve both libraries.
 LDALL    := -pthread $(SANFLAGS) $(LDFLAGS)
 # nodelete: a thread's end runs a destructor of ours, also after a dlclose.
 SOLD     := -shared -Wl,-Bsymbolic-functions $(if $(SAN),,-Wl,-z,defs) -Wl,-z,relro -Wl,-z,now -Wl,-z,nodelete
 
-CONF := $(shell printf '%s' '$(CC) $(CPPFLAGS) $(CFLAGS) $(BASE) $(LIBFLAGS) $(LDALL)' | cksum | cut -d' ' -f1)
+CONF := $(shell printf '%s' '$(CC) $(CXX) $(CPPFLAGS) $(CFLAGS) $(CXXFLAGS) $(BASE) $(LIBFLAGS) $(LDALL)' | cksum | cut -d' ' -f1)
 B    := build/$(CONF)
 
 ifeq ($(V),1)
@@ -44,7 +49,11 @@ endif
 
 # With `deps` among the goals nothing is compiled before it is done, and what it installs counts as there.
 DEPS_GOALS := $(filter deps deps-%,$(MAKECMDGOALS))
+BENCH_GOALS := $(filter bench bench-%,$(MAKECMDGOALS))
 HAVE_MHD := $(if $(DEPS_GOALS),y,$(shell printf '\#include <microhttpd.h>\n\#include <uthash.h>\n' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo y))
+
+HAVE_GBENCH := $(if $(filter deps-ci deps-bench,$(DEPS_GOALS))$(and $(DEPS_GOALS),$(BENCH_GOALS)),y,$(shell \
+    printf '\#if !__has_include(<benchmark/benchmark.h>)\n\#error\n\#endif\n' | $(CXX) $(CPPFLAGS) -E -x c++ - >/dev/null 2>&1 && echo y))
 
 CORE_SRC := $(sort $(wildcard src/core/*.c))
 HOOK_SRC := $(sort $(wildcard src/hook/*.c))
@@ -64,7 +73,8 @@ COMPARE  := $(patsubst %.c,$(B)/%.o,$(wildcard $(SERVICE)/compare*.c))
 EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-compare)
 
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_*.c)))
-PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/prog_*.c)))
+PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c,$(sort $(wildcard tests/prog_*.c))))
+GBENCH_PROGS := $(addprefix $(B)/tests/prog_gbench,$(if $(HAVE_GBENCH),-counted -uncounted))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -96,6 +106,11 @@ $(B)/%.o: %.c Makefile | $(DEPS_GOALS)
 	$(say) CC $<
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(BASE) $(OBJFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/%.o: %.cc Makefile | $(DEPS_GOALS)
+	$(say) CXX $<
+	@mkdir -p $(@D)
+	$(Q)$(CXX) $(CPPFLAGS) $(BASE_CXX) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/src/%.o: OBJFLAGS = $(LIBFLAGS)
 
@@ -145,6 +160,40 @@ compare: $(EXAMPLES) $(PROF_SO)
 	$(Q)$(B)/service-compare --before $(B)/service-before --after $(B)/service-after \
 	    --prof $(B)/libmemkit-prof.so.$(SOMAJOR) --out $(COMPARE_DIR) $(COMPARE_FLAGS)
 
+# ---- benches -------------------------------------------------------------------------------------------
+
+LINK_CXX = $(Q)$(CXX) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) -lbenchmark -lm -ldl
+GBENCH   := $(addprefix $(B)/bench/,gbench.o gbench_report.o gbench_count.o)
+
+BENCHES  := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard bench/bench_*.c)))
+# Both services' handlers in one program: the very sources, each under a name of its own.
+HANDLERS := $(B)/bench/service_before.o $(B)/bench/service_after.o
+$(HANDLERS): $(B)/bench/service_%.o: $(SERVICE)/%.c Makefile | $(DEPS_GOALS)
+	$(say) CC $<
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(BASE) $(CFLAGS) $(foreach f,init finish begin process end,-Dhandler_$(f)=$*_$(f)) -MMD -MP -c -o $@ $<
+
+$(B)/bench/memkit-bench: $(BENCHES) $(HANDLERS) $(GBENCH) $(CORE_A) $(PROF_A)
+	$(say) LD $@
+	$(LINK_CXX)
+$(B)/bench/memkit-bench: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+
+# Repetitions of all benches take turns at random: what slows the machine for a while slows them all.
+BENCH_RUN = $(Q)$(if $(HAVE_GBENCH),,echo 'bench: needs google-benchmark (make deps-bench)' >&2; exit 3;) \
+    $(B)/bench/memkit-bench --benchmark_filter='$(or $(FILTER),.)' --benchmark_min_time=$(or $(BENCH_TIME),0.1) \
+    --benchmark_repetitions=$(or $(BENCH_REPS),7) --benchmark_enable_random_interleaving=true
+
+## bench        ns/op, allocs/op and B/op of every part, each beside malloc doing the same work (make deps-bench)
+##              (FILTER=lru BENCH_TIME=0.1 seconds BENCH_REPS=7 repetitions)
+.PHONY: bench
+bench: $(if $(HAVE_GBENCH),$(B)/bench/memkit-bench)
+	$(BENCH_RUN) --gbench_medians
+
+## bench-json   the same as google-benchmark's JSON, every repetition (BENCH_OUT=build/bench.json)
+.PHONY: bench-json
+bench-json: $(if $(HAVE_GBENCH),$(B)/bench/memkit-bench)
+	$(BENCH_RUN) --gbench_medians --benchmark_out=$(or $(BENCH_OUT),build/bench.json)
+
 # ---- tests ---------------------------------------------------------------------------------------------
 
 $(TESTS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
@@ -167,12 +216,19 @@ $(PROGS): LDLIBS = -ldl
 $(B)/tests/prog_hook_nopie.o: OBJFLAGS = -fno-pie
 $(B)/tests/prog_hook_nopie: LINK_FLAGS = -no-pie
 
-TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)'
+# Benches of known figures, with the hook and without.
+$(B)/tests/prog_gbench-%: $(B)/tests/prog_gbench.o $(GBENCH) $(CORE_A)
+	$(say) LD $@
+	$(LINK_CXX)
+$(B)/tests/prog_gbench-counted: $(PROF_A)
+$(B)/tests/prog_gbench-counted: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+
+TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)' MEMKIT_GBENCH='$(HAVE_GBENCH)'
 
 ## test         every test, in at most 3 minutes; the last line is `N passed, N failed`
 ##              (TEST=test_pool runs one; also CC=clang, SAN=address,undefined, SAN=thread)
 .PHONY: test
-test: lib $(EXAMPLES) $(TESTS) $(PROGS)
+test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS)
 	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TESTS))
 
 ## valgrind     the core's tests under valgrind: any error or lost block fails (make deps-ci)
@@ -196,7 +252,7 @@ $(B)/bench/empty_preload.so: $(B)/bench/empty_preload.o
 	$(say) LD $@
 	$(Q)$(CC) $(LDALL) -shared -o $@ $^ -ldl
 
-## ci           what CI runs: clean test, both compilers, the sanitizers, valgrind, a short compare
+## ci           what CI runs: clean test, both compilers, the sanitizers, valgrind, short benches and compare
 .PHONY: ci
 ci:
 	.ci/run
@@ -235,9 +291,9 @@ uninstall:
 ## deps         installs what building and testing needs, through apt; asks nothing when all is there
 .PHONY: deps
 deps:
-	$(Q)scripts/deps.sh
+	$(Q)scripts/deps.sh $(if $(BENCH_GOALS),bench)
 
-## deps-ci      and what CI needs beyond that: clang and valgrind
+## deps-ci      and what CI needs beyond that: clang, valgrind and google-benchmark
 .PHONY: deps-ci
 deps-ci:
 	$(Q)scripts/deps.sh ci

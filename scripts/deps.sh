@@ -1,17 +1,17 @@
 #!/bin/sh
 # scripts/deps.sh [group ...] - installs the Debian packages that a group needs and that are missing.
 #
-# Without a group: what building and testing takes. `ci` adds the second compiler and valgrind; `tools`
-# the programs that tests talk to for real: Prometheus, a browser, servers to preload; `bench` what the
-# benches need. Says
-# what it installs; does nothing, and needs no right, when all is there. Where there is no apt it
-# prints the list and fails, so that the reader can install the same by the names of his system.
+# Without a group: what building and testing takes. `ci` adds the second compiler, valgrind and
+# what `bench` is: google-benchmark; `tools` the programs that tests talk to for real: Prometheus, a
+# browser, servers to preload. Says what it installs; does nothing, and needs no right, when all is
+# there. Where there is no apt it prints the list and fails, so that the reader can install the same
+# by the names of his system.
 set -eu
 
 packages="gcc g++ libc6-dev make pkgconf libcmocka-dev libmicrohttpd-dev uthash-dev"
 for group in "$@"; do
     case $group in
-    ci) packages="$packages clang valgrind libclang-rt-14-dev" ;;
+    ci) packages="$packages clang valgrind libclang-rt-14-dev libbenchmark-dev" ;;
     tools) packages="$packages curl prometheus chromium redis-server redis-tools nginx-light wrk sqlite3 python3
                      libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4" ;;
     bench) packages="$packages libbenchmark-dev" ;;
