@@ -52,8 +52,12 @@ DEPS_GOALS := $(filter deps deps-%,$(MAKECMDGOALS))
 BENCH_GOALS := $(filter bench bench-%,$(MAKECMDGOALS))
 HAVE_MHD := $(if $(DEPS_GOALS),y,$(shell printf '\#include <microhttpd.h>\n\#include <uthash.h>\n' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo y))
 
-HAVE_GBENCH := $(if $(filter deps-ci deps-bench,$(DEPS_GOALS))$(and $(DEPS_GOALS),$(BENCH_GOALS)),y,$(shell \
-    printf '\#if !__has_include(<benchmark/benchmark.h>)\n\#error\n\#endif\n' | $(CXX) $(CPPFLAGS) -E -x c++ - >/dev/null 2>&1 && echo y))
+# HASH: make hands a backslash before one on to the shell.
+HASH := \#
+BRINGS_GBENCH := $(filter deps-ci deps-bench,$(DEPS_GOALS))$(and $(DEPS_GOALS),$(BENCH_GOALS))
+HAVE_GBENCH := $(if $(BRINGS_GBENCH),y,$(shell \
+    printf '$(HASH)if !__has_include(<benchmark/benchmark.h>)\n$(HASH)error\n$(HASH)endif\n' | \
+    $(CXX) $(CPPFLAGS) -E -x c++ - >/dev/null 2>&1 && echo y))
 
 CORE_SRC := $(sort $(wildcard src/core/*.c))
 HOOK_SRC := $(sort $(wildcard src/hook/*.c))

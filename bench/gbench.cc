@@ -167,7 +167,8 @@ void gbench_use_unit(gbench *b, gbench_unit unit)
 
 void gbench_compare(gbench *b, const char *other, const char *target)
 {
-    gbench__comparisons.push_back({b->name, other != nullptr ? other : "", target});
+    gbench__comparisons.push_back(
+        {b->name, other != nullptr ? other : "", target != nullptr ? target : ""});
 }
 
 int gbench_main(int argc, char **argv)

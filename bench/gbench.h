@@ -83,7 +83,7 @@ void gbench_use_unit(gbench *b, gbench_unit unit);
 /* A row of the summary that follows all results on the console: b's median beside that of the bench
  * called `other`, and their ratio; other NULL: b's alone. Of other's instances it is the one with
  * the same arguments and threads, or else its only one. `target` is printed beside the ratio as it
- * is; NULL: none. Strings are not copied. */
+ * is; NULL: none. */
 void gbench_compare(gbench *b, const char *other, const char *target);
 
 /* Runs what the command line asks for; takes all of google-benchmark's flags, and

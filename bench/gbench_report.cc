@@ -205,7 +205,7 @@ void print_summary()
                         ? text("%-44s %28s %6s", "", "", "")
                         : text("%-44s %28s %6.2f", (other->family + other->rest).c_str(),
                                spread(*other).c_str(), median(r.ns) / median(other->ns));
-            rows += text("  %s\n", c.target != nullptr ? c.target : "");
+            rows += text("  %s\n", c.target.c_str());
         }
     if (!rows.empty())
         printf(

@@ -10,7 +10,7 @@ extern const char gbench__allocs[], gbench__bytes[], gbench__peak[];
 
 struct gbench__comparison {
     std::string ours, theirs; // benches' names; theirs empty: nobody's
-    const char *target;       // NULL: none
+    std::string target;
 };
 extern std::vector<gbench__comparison> gbench__comparisons;
 
