@@ -15,7 +15,7 @@ enum { IN_FLIGHT = 64, LENGTHS = 4096, PIECE = 200, LONGEST = 64 << 10 };
 
 static size_t lengths[LENGTHS];
 static char source[LONGEST];
-static memkit_pool *pool; /* shared by the threads */
+static memkit_pool *warm_pool, *flight_pool, *life_pool; /* shared by the threads of a row */
 
 static void make_lengths(void)
 {
@@ -46,9 +46,9 @@ static void warm_memkit(gbench_state *s)
 {
     GBENCH_LOOP(s)
     {
-        memkit_buf *b = memkit_pool_get(pool, 512);
+        memkit_buf *b = memkit_pool_get(warm_pool, 512);
         GBENCH_KEEP(b);
-        memkit_pool_put(pool, b);
+        memkit_pool_put(warm_pool, b);
     }
 }
 
@@ -68,17 +68,17 @@ static void flight_memkit(gbench_state *s)
 {
     memkit_buf *out[IN_FLIGHT];
     for (int i = 0; i < IN_FLIGHT; i++)
-        out[i] = memkit_pool_get(pool, 512);
+        out[i] = memkit_pool_get(flight_pool, 512);
     unsigned at = 0;
     GBENCH_LOOP(s)
     {
-        memkit_pool_put(pool, out[at]);
-        out[at] = memkit_pool_get(pool, 512);
+        memkit_pool_put(flight_pool, out[at]);
+        out[at] = memkit_pool_get(flight_pool, 512);
         GBENCH_KEEP(out[at]);
         at = (at + 1) % IN_FLIGHT;
     }
     for (int i = 0; i < IN_FLIGHT; i++)
-        memkit_pool_put(pool, out[i]);
+        memkit_pool_put(flight_pool, out[i]);
 }
 
 BENCH_INLINE void flight_with(gbench_state *s, bench_malloc m)
@@ -102,7 +102,7 @@ BENCH_INLINE void flight_with(gbench_state *s, bench_malloc m)
 
 static inline memkit_buf *fill_memkit(size_t n)
 {
-    memkit_buf *b = memkit_pool_get(pool, 0);
+    memkit_buf *b = memkit_pool_get(life_pool, 0);
     for (size_t done = 0; b != NULL && done < n; done += PIECE)
         if (memkit_buf_append(b, source + done, n - done < PIECE ? n - done : PIECE) != 0)
             abort();
@@ -118,12 +118,12 @@ static void life_memkit(gbench_state *s)
     {
         memkit_buf *b = fill_memkit(lengths[i % LENGTHS]);
         sum += read_all(b->data, b->len);
-        memkit_pool_put(pool, out[i % IN_FLIGHT]);
+        memkit_pool_put(life_pool, out[i % IN_FLIGHT]);
         out[i++ % IN_FLIGHT] = b;
     }
     GBENCH_KEEP(sum);
     for (int k = 0; k < IN_FLIGHT; k++)
-        memkit_pool_put(pool, out[k]);
+        memkit_pool_put(life_pool, out[k]);
 }
 
 typedef struct {
@@ -181,7 +181,7 @@ static const char *differ(void)
         text t = fill_with(lengths[i], 64, BENCH_MALLOC);
         bool same = b->len == t.len && t.len == lengths[i] && memcmp(b->data, t.data, t.len) == 0 &&
                     memcmp(t.data, source, t.len) == 0;
-        memkit_pool_put(pool, b);
+        memkit_pool_put(life_pool, b);
         free(t.data);
         if (!same)
             return "pool and malloc hold different bytes";
@@ -197,9 +197,10 @@ static void add_two_threads(const char *name, gbench_fn fn)
 void bench_pool(void)
 {
     make_lengths();
-    pool = memkit_pool_new(&(memkit_pool_opts){.name = "bench"});
-    if (pool == NULL)
-        abort();
+    memkit_pool **pools[] = {&warm_pool, &flight_pool, &life_pool};
+    for (int i = 0; i < 3; i++)
+        if ((*pools[i] = memkit_pool_new(NULL)) == NULL)
+            abort();
     gbench_compare(bench_add("pool/warm_512/memkit", warm_memkit, differ), "pool/warm_512/glibc",
                    "<= 0.60 of the best malloc");
     bench_add("pool/warm_512/malloc", warm_malloc, differ);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <sstream>
 
@@ -19,13 +20,14 @@ std::vector<gbench__comparison> gbench__comparisons;
 
 namespace {
 
-// One instance: what all its repetitions gave.
+// One instance: what its repetitions gave. In the order of registration, whatever the order they
+// ended in.
 struct Result {
     std::string family, rest; // "pool/warm/memkit" and "/512/threads:2"
     std::vector<double> ns;   // of CPU, for an iteration
 };
-
-std::vector<Result> results;
+using Place = std::pair<int64_t, int64_t>; // of the family, and within it
+std::map<Place, Result> results;
 bool failed;
 
 // ---- the console
@@ -82,15 +84,20 @@ class Console : public benchmark::ConsoleReporter {
         }
         if (runs.empty() || runs[0].run_type != Run::RT_Iteration)
             return;
+        Place place(runs[0].family_index, runs[0].per_family_instance_index);
         auto bad =
             std::find_if(runs.begin(), runs.end(), [](const Run &r) { return r.error_occurred; });
-        if (!printed_header_)
-            PrintHeader(runs[0]);
-        printed_header_ = true;
-        if (bad != runs.end())
-            PrintRunData(*bad);
-        else
-            print_medians(runs);
+        lines_[place] = bad != runs.end() ? captured(*bad) : medians(runs);
+        first_ = lines_.size() == 1 ? runs[0] : first_;
+    }
+
+    void Finalize() override
+    {
+        if (lines_.empty())
+            return;
+        PrintHeader(first_);
+        for (auto &line : lines_)
+            GetOutputStream() << line.second << '\n';
     }
 
   protected:
@@ -114,32 +121,53 @@ class Console : public benchmark::ConsoleReporter {
             ConsoleReporter::PrintRunData(run);
             return;
         }
-        // The library prints its columns, which with no counter and no label are the line's first.
-        Run bare = run;
-        bare.counters.clear();
-        bare.report_label.clear();
-        std::ostringstream line;
-        std::ostream &out = GetOutputStream();
-        SetOutputStream(&line);
-        ConsoleReporter::PrintRunData(bare);
-        SetOutputStream(&out);
-        std::string first = line.str();
-        first.erase(std::remove(first.begin(), first.end(), '\n'), first.end());
-        out << first << figures(run) << '\n';
+        GetOutputStream() << captured(bare(run)) << figures(run) << '\n';
     }
 
   private:
-    void print_medians(const std::vector<Run> &runs)
+    std::map<Place, std::string> lines_; // when only medians are shown
+    Run first_;
+
+    // Without counter and label the library's columns are all there is to its line.
+    static Run bare(Run run)
+    {
+        run.counters.clear();
+        run.report_label.clear();
+        return run;
+    }
+
+    // The line that the library prints.
+    std::string captured(const Run &run)
+    {
+        std::ostringstream line;
+        std::ostream &out = GetOutputStream();
+        SetOutputStream(&line);
+        ConsoleReporter::PrintRunData(run);
+        SetOutputStream(&out);
+        std::string all = line.str();
+        all.erase(std::remove(all.begin(), all.end(), '\n'), all.end());
+        return all;
+    }
+
+    std::string medians(const std::vector<Run> &runs) const
     {
         std::vector<double> times;
         for (auto &r : runs)
             times.push_back(r.GetAdjustedCPUTime());
         auto range = std::minmax_element(times.begin(), times.end());
         std::string between = text("%.1f - %.1f", *range.first, *range.second);
-        GetOutputStream() << text("%-*s %10.1f %-2s %22s", int(name_field_width_),
-                                  runs[0].benchmark_name().c_str(), median(times),
-                                  benchmark::GetTimeUnitString(runs[0].time_unit), between.c_str())
-                          << figures(runs.back()) << std::endl;
+        Run middle = runs[0];
+        for (auto &c : middle.counters) {
+            std::vector<double> values;
+            for (auto &r : runs)
+                if (r.counters.count(c.first) != 0)
+                    values.push_back(r.counters.at(c.first).value);
+            c.second.value = median(values);
+        }
+        return text("%-*s %10.1f %-2s %22s", int(name_field_width_),
+                    runs[0].benchmark_name().c_str(), median(times),
+                    benchmark::GetTimeUnitString(runs[0].time_unit), between.c_str()) +
+               figures(middle);
     }
 
     std::string figures(const Run &run) const
@@ -153,6 +181,7 @@ class Console : public benchmark::ConsoleReporter {
             line += none                                 ? text(" %10s", percent ? "-" : "n/a")
                     : percent                            ? text(" %9.2f%%", 100 * c->second.value)
                     : std::trunc(c->second) == c->second ? text(" %10.0f", c->second.value)
+                    : c->second < 1                      ? text(" %10.2g", c->second.value)
                                                          : text(" %10.3f", c->second.value);
         }
         for (auto &c : run.counters) {
@@ -175,7 +204,8 @@ const Result *find(const std::string &family, const std::string &rest)
 {
     const Result *only = nullptr;
     int instances = 0;
-    for (auto &r : results) {
+    for (auto &placed : results) {
+        const Result &r = placed.second;
         if (r.family != family)
             continue;
         if (r.rest == rest)
@@ -189,28 +219,47 @@ const Result *find(const std::string &family, const std::string &rest)
 std::string spread(const Result &r)
 {
     auto range = std::minmax_element(r.ns.begin(), r.ns.end());
-    return text("%.1f [%.1f - %.1f]", median(r.ns), *range.first, *range.second);
+    double middle = median(r.ns), unit = middle < 1e5 ? 1 : middle < 1e8 ? 1e3 : 1e6;
+    return text("%.1f [%.1f - %.1f] %s", middle / unit, *range.first / unit, *range.second / unit,
+                unit < 1e3   ? "ns"
+                : unit < 1e6 ? "us"
+                             : "ms");
+}
+
+// What tells `theirs` from `ours`: "glibc" beside "pool/warm/memkit".
+std::string short_name(const std::string &theirs, const std::string &ours)
+{
+    size_t same = 0;
+    while (same < theirs.size() && same < ours.size() && theirs[same] == ours[same])
+        same++;
+    size_t slash = same > 0 ? theirs.rfind('/', same - 1) : std::string::npos;
+    return slash == std::string::npos ? theirs : theirs.substr(slash + 1);
 }
 
 void print_summary()
 {
+    static const char row[] = "%-36s %30s  %-18s %30s %6s  %s\n";
     std::string rows;
     for (auto &c : gbench__comparisons)
-        for (auto &r : results) {
+        for (auto &placed : results) {
+            const Result &r = placed.second;
             const Result *other = r.family == c.ours ? find(c.theirs, r.rest) : nullptr;
             if (r.family != c.ours || (other == nullptr && !c.theirs.empty()))
                 continue; // not run, or the filter left the other out
-            rows += text("%-44s %28s  ", (r.family + r.rest).c_str(), spread(r).c_str());
-            rows += other == nullptr
-                        ? text("%-44s %28s %6s", "", "", "")
-                        : text("%-44s %28s %6.2f", (other->family + other->rest).c_str(),
-                               spread(*other).c_str(), median(r.ns) / median(other->ns));
-            rows += text("  %s\n", c.target.c_str());
+            std::string name = r.family + r.rest, theirs, times, ratio;
+            if (other != nullptr) {
+                theirs = short_name(c.theirs, c.ours);
+                times = spread(*other);
+                ratio = text("%.2f", median(r.ns) / median(other->ns));
+            }
+            rows += text(row, name.c_str(), spread(r).c_str(), theirs.c_str(), times.c_str(),
+                         ratio.c_str(), c.target.c_str());
         }
-    if (!rows.empty())
-        printf(
-            "\nSide by side: CPU ns/op, median [least - most]\n%-44s %28s  %-44s %28s %6s  %s\n%s",
-            "this", "", "beside", "", "ratio", "target", rows.c_str());
+    if (rows.empty())
+        return;
+    printf("\nSide by side: CPU time of an iteration, median [least - most]\n");
+    printf(row, "this", "", "beside", "", "ratio", "target");
+    fputs(rows.c_str(), stdout);
 }
 
 // ---- between the library and its reporters
@@ -252,14 +301,12 @@ class Watch : public benchmark::BenchmarkReporter {
         failed |= run.error_occurred;
         if (run.error_occurred)
             return;
-        const std::string &family = run.run_name.function_name;
-        std::string rest = run.run_name.str().substr(family.size());
-        auto r = std::find_if(results.begin(), results.end(), [&](const Result &known) {
-            return known.family == family && known.rest == rest;
-        });
-        if (r == results.end())
-            r = results.insert(r, {family, rest, {}});
-        r->ns.push_back(1e9 * run.cpu_accumulated_time / double(run.iterations));
+        benchmark::BenchmarkName name = run.run_name;
+        name.iterations.clear(); // a fixed number is of no interest beside another's
+        Result &r = results[Place(run.family_index, run.per_family_instance_index)];
+        r.family = name.function_name;
+        r.rest = name.str().substr(r.family.size());
+        r.ns.push_back(1e9 * run.cpu_accumulated_time / double(run.iterations));
     }
 
     BenchmarkReporter *to_;
