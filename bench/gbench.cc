@@ -35,6 +35,7 @@ struct gbench_state {
 namespace {
 
 std::vector<std::unique_ptr<gbench>> benches;
+const char early[] = "GBENCH_LOOP was left before its end";
 bool help_asked;
 
 // ---- a run
@@ -61,7 +62,7 @@ void enter(benchmark::State &state, const gbench *bench, gbench_fn fn, void *con
     if (!s.begun)
         gbench__count_meet(state.threads());
     if (!s.ended)
-        gbench_skip(&s, s.begun ? "GBENCH_LOOP was left before its end" : "no GBENCH_LOOP was run");
+        gbench_skip(&s, s.begun ? early : "no GBENCH_LOOP was run");
 }
 
 // A flag of the library's whose value it keeps to itself; from the environment where not given.
@@ -205,17 +206,18 @@ int64_t gbench__begin(gbench_state *s)
     return go ? s->state.max_iterations : 0;
 }
 
-bool gbench__end(gbench_state *s)
+void gbench__end(gbench_state *s, int64_t left)
 {
     if (s->ended)
-        return false;
+        return;
+    if (left != 0)
+        gbench_skip(s, early);
     gbench_resume(s);
     gbench__count_off(&s->count);
     gbench__count_total(&s->count);
     s->ended = true;
     s->state.KeepRunningBatch(s->state.max_iterations);
     publish(s);
-    return false;
 }
 
 void gbench_pause(gbench_state *s)

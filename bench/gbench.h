@@ -38,7 +38,6 @@
 #ifndef GBENCH_H
 #define GBENCH_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -99,9 +98,10 @@ int gbench_main(int argc, char **argv);
 /* Runs the statement behind it as often as is asked, timed and counted; once in each run of a
  * bench. Threads start it together and leave it together. It costs what a loop over a local counter
  * costs. `break` and `return` leave it only after gbench_skip. */
-#define GBENCH_LOOP(s)                            \
-    for (int64_t gbench_left_ = gbench__begin(s); \
-         __builtin_expect(gbench_left_ != 0, 1) || gbench__end(s); gbench_left_--)
+#define GBENCH_LOOP(s)                                                               \
+    for (int64_t gbench_left_ = gbench__begin(s), gbench_run_ = 1; gbench_run_ != 0; \
+         gbench_run_ = 0, gbench__end(s, gbench_left_))                              \
+        for (; gbench_left_ != 0; gbench_left_--)
 
 /* Makes the compiler believe that a pointer or an integer is used; and that what pointers reach was
  * read and written. */
@@ -146,7 +146,7 @@ void gbench_counter(gbench_state *s, const char *name, double value, gbench_figu
 
 /* private: GBENCH_LOOP's ends */
 int64_t gbench__begin(gbench_state *s);
-bool gbench__end(gbench_state *s);
+void gbench__end(gbench_state *s, int64_t left);
 
 #ifdef __cplusplus
 }

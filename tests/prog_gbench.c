@@ -194,6 +194,14 @@ static void leaves_early(gbench_state *s)
     }
 }
 
+static void returns_early(gbench_state *s)
+{
+    GBENCH_LOOP(s)
+    {
+        return;
+    }
+}
+
 static void never_loops(gbench_state *s)
 {
     (void)s;
@@ -244,6 +252,7 @@ int main(int argc, char **argv)
     gbench_add("wrong/skips_within", skips_within, NULL);
     gbench_add_threads(gbench_add("wrong/one_thread", one_thread_skips, NULL), 2);
     gbench_add("wrong/leaves_early", leaves_early, NULL);
+    gbench_add("wrong/returns_early", returns_early, NULL);
     gbench_add("wrong/never_loops", never_loops, NULL);
     gbench_add("wrong/loops_twice", loops_twice, NULL);
     return gbench_main(argc, argv);
