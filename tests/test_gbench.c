@@ -1,8 +1,8 @@
 /* test_gbench.c - the benches' wrapper, by benches of which every figure is known (prog_gbench.c):
  * what is counted, what the console, JSON and CSV say of it, what is refused.
  *
- * No time is looked at. Environment: MEMKIT_BUILD, the build's directory; MEMKIT_GBENCH, "y" where
- * google-benchmark was there when it was made.
+ * No time is looked at. Environment: MEMKIT_BUILD, the build's directory; MEMKIT_ROOT, the
+ * sources'; CC; MEMKIT_GBENCH, "y" where google-benchmark was there when it was made.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -447,6 +447,30 @@ static void the_loop_costs_what_one_by_hand_costs(void **state)
     assert_true(macro - hand < 0.5);
 }
 
+/* The header is C's and C++'s, and warns of nothing where a bench is written with it. */
+static void the_header_is_clean_in_both_languages(void **state)
+{
+    (void)state;
+    FILE *f = fopen(in_scratch("bench.c"), "w");
+    assert_non_null(f);
+    fprintf(f, "#include \"%s/bench/gbench.h\"\n", getenv("MEMKIT_ROOT"));
+    fputs("void b(gbench_state *s);\n"
+          "void b(gbench_state *s)\n{\n    int n = 0;\n"
+          "    if (gbench_arg(s, 0) > 0)\n        GBENCH_LOOP(s) GBENCH_KEEP(n);\n"
+          "    GBENCH_HIDE(n);\n    GBENCH_CLOBBER();\n}\n",
+          f);
+    fclose(f);
+    char command[512];
+    for (int cxx = 0; cxx < 2; cxx++) {
+        snprintf(command, sizeof command,
+                 "%s -std=%s -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror -fsyntax-only "
+                 "-x %s $D/bench.c",
+                 getenv("CC"), cxx ? "c++17" : "c11", cxx ? "c++" : "c");
+        if (sh(command) != 0)
+            fail_msg("%s", err);
+    }
+}
+
 static int begin(void **state)
 {
     (void)state;
@@ -479,6 +503,7 @@ int main(void)
         cmocka_unit_test(a_wrong_command_line_is_refused),
         cmocka_unit_test(a_filter_that_matches_nothing_is_an_error),
         cmocka_unit_test(the_loop_costs_what_one_by_hand_costs),
+        cmocka_unit_test(the_header_is_clean_in_both_languages),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
