@@ -221,7 +221,7 @@ $(B)/tests/prog_hook_nopie.o: OBJFLAGS = -fno-pie
 $(B)/tests/prog_hook_nopie: LINK_FLAGS = -no-pie
 
 # Benches of known figures, with the hook and without.
-$(B)/tests/prog_gbench-%: $(B)/tests/prog_gbench.o $(GBENCH) $(CORE_A)
+$(GBENCH_PROGS): $(B)/tests/prog_gbench-%: $(B)/tests/prog_gbench.o $(GBENCH) $(CORE_A)
 	$(say) LD $@
 	$(LINK_CXX)
 $(B)/tests/prog_gbench-counted: $(PROF_A)

@@ -112,7 +112,7 @@ static inline memkit_buf *fill_memkit(size_t n)
 static void life_memkit(gbench_state *s)
 {
     memkit_buf *out[IN_FLIGHT] = {NULL};
-    unsigned i = (unsigned)gbench_thread(s) * 97;
+    unsigned i = (unsigned)gbench_thread(s) * 97; /* threads are not to go in step */
     uint64_t sum = 0;
     GBENCH_LOOP(s)
     {
@@ -121,7 +121,7 @@ static void life_memkit(gbench_state *s)
         memkit_pool_put(life_pool, out[i % IN_FLIGHT]);
         out[i++ % IN_FLIGHT] = b;
     }
-    GBENCH_KEEP(sum);
+    GBENCH_KEEP(sum); /* or nothing would have to be read */
     for (int k = 0; k < IN_FLIGHT; k++)
         memkit_pool_put(life_pool, out[k]);
 }

@@ -38,9 +38,10 @@ std::vector<std::unique_ptr<gbench>> benches;
 const char early[] = "GBENCH_LOOP was left before its end";
 bool help_asked;
 
-// ---- a run
-// ---------------------------------------------------------------------------------------
+// ---- a run ------------------------------------------------------------------------------------
 
+// After the last barrier, so that no thread is in its loop. Counters of several threads are summed,
+// and so are their iterations: what is divided is exact.
 void publish(gbench_state *s)
 {
     using benchmark::Counter;
@@ -49,8 +50,9 @@ void publish(gbench_state *s)
     auto &counters = s->state.counters;
     counters[gbench__allocs] = Counter(double(s->count.allocs), Counter::kAvgIterations);
     counters[gbench__bytes] = Counter(double(s->count.bytes), Counter::kAvgIterations);
+
     int64_t peak = s->state.thread_index() == 0 ? gbench__count_peak() : -1;
-    if (peak >= 0) // of one thread: those of several would be summed
+    if (peak >= 0) // one thread's word for all
         counters[gbench__peak] = Counter(double(peak));
 }
 
@@ -59,7 +61,7 @@ void enter(benchmark::State &state, const gbench *bench, gbench_fn fn, void *con
 {
     gbench_state s = {state, bench, context};
     fn(&s);
-    if (!s.begun)
+    if (!s.begun) // the others wait for this one
         gbench__count_meet(state.threads());
     if (!s.ended)
         gbench_skip(&s, s.begun ? early : "no GBENCH_LOOP was run");
@@ -104,8 +106,7 @@ int take_own_flags(int argc, char **argv)
 
 } // namespace
 
-// ---- gbench.h
-// ------------------------------------------------------------------------------------
+// ---- gbench.h ---------------------------------------------------------------------------------
 
 gbench *gbench_add(const char *name, gbench_fn fn, void *context)
 {
@@ -118,7 +119,7 @@ gbench *gbench_add(const char *name, gbench_fn fn, void *context)
 
 void gbench_add_args(gbench *b, size_t count, const int64_t *args)
 {
-    b->args = count;
+    b->args = count; // the library's own look at an argument that is not there aborts
     b->bench->Args(std::vector<int64_t>(args, args + count));
 }
 
@@ -200,6 +201,8 @@ int64_t gbench__begin(gbench_state *s)
     }
     s->begun = true;
     gbench__count_meet(s->state.threads());
+    // The clock runs from here. The counters are read after it has begun, and before it ends: so
+    // nothing that starts or stops it comes between their two readings.
     bool go = s->state.KeepRunningBatch(s->state.max_iterations);
     gbench__count_on(&s->count);
     s->ended = !go; // skipped: the library has stopped already
@@ -212,7 +215,7 @@ void gbench__end(gbench_state *s, int64_t left)
         return;
     if (left != 0)
         gbench_skip(s, early);
-    gbench_resume(s);
+    gbench_resume(s); // the library insists on a clock that runs when it stops it
     gbench__count_off(&s->count);
     gbench__count_total(&s->count);
     s->ended = true;

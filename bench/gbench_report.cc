@@ -30,8 +30,7 @@ using Place = std::pair<int64_t, int64_t>; // of the family, and within it
 std::map<Place, Result> results;
 bool failed;
 
-// ---- the console
-// ---------------------------------------------------------------------------------
+// ---- the console ------------------------------------------------------------------------------
 
 double median(std::vector<double> v)
 {
@@ -262,8 +261,7 @@ void print_summary()
     fputs(rows.c_str(), stdout);
 }
 
-// ---- between the library and its reporters
-// -------------------------------------------------------
+// ---- between the library and its reporters ----------------------------------------------------
 
 // Notes what failed and what the summary needs, and takes out what JSON cannot say: the variation
 // of a figure that is 0 is not a number.
