@@ -50,10 +50,11 @@ endif
 # With `deps` among the goals nothing is compiled before it is done, and what it installs counts as there.
 DEPS_GOALS := $(filter deps deps-%,$(MAKECMDGOALS))
 BENCH_GOALS := $(filter bench bench-%,$(MAKECMDGOALS))
-HAVE_MHD := $(if $(DEPS_GOALS),y,$(shell printf '\#include <microhttpd.h>\n\#include <uthash.h>\n' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo y))
-
 # HASH: make hands a backslash before one on to the shell.
 HASH := \#
+HAVE_MHD := $(if $(DEPS_GOALS),y,$(shell \
+    printf '$(HASH)include <microhttpd.h>\n$(HASH)include <uthash.h>\n' | \
+    $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo y))
 BRINGS_GBENCH := $(filter deps-ci deps-bench,$(DEPS_GOALS))$(and $(DEPS_GOALS),$(BENCH_GOALS))
 HAVE_GBENCH := $(if $(BRINGS_GBENCH),y,$(shell \
     printf '$(HASH)if !__has_include(<benchmark/benchmark.h>)\n$(HASH)error\n$(HASH)endif\n' | \
