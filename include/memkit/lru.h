@@ -28,12 +28,12 @@ typedef enum { MEMKIT_POLICY_LRU = 0, MEMKIT_POLICY_S3FIFO } memkit_lru_policy;
 
 /* Why an entry left the cache. */
 typedef enum {
-    MEMKIT_LRU_EVICTED = 0, /* the bound wanted room */
+    MEMKIT_LRU_EVICTED = 0, /* the bound wanted room for another */
     MEMKIT_LRU_REPLACED,    /* a set of the same key */
     MEMKIT_LRU_DELETED,     /* memkit_lru_del */
     MEMKIT_LRU_EXPIRED,     /* its time to live had passed */
     MEMKIT_LRU_CLEARED,     /* memkit_lru_clear, memkit_lru_free */
-    MEMKIT_LRU_RESIZED      /* memkit_lru_resize */
+    MEMKIT_LRU_RESIZED      /* memkit_lru_resize lowered the bound */
 } memkit_lru_reason;
 
 /* Told of each entry that leaves, exactly once, outside every lock: it may call back into the
@@ -135,12 +135,31 @@ MEMKIT_API int memkit_lru_peek(memkit_lru *c, const void *key, size_t klen, memk
  * the index at once and stays readable; its bytes count until it is released. */
 MEMKIT_API int memkit_lru_del(memkit_lru *c, const void *key, size_t klen);
 
-/* Sets new bounds, as in memkit_lru_new, and evicts what is over them, least recent first.
- * 0; -1: EINVAL; ENOMEM (the smaller index could not be made) or EBUSY (pinned entries alone are
- * over the bound), and the old bounds stay. */
+/* Sets new bounds, as in memkit_lru_new, and evicts what is over them, least recent first, told as
+ * MEMKIT_LRU_RESIZED. 0; -1: EINVAL; ENOMEM (the smaller index could not be made); EBUSY (pinned
+ * entries alone are over the bound; or on_evict stores without end what it is told of); EDEADLK
+ * (called by the on_evict of a resize of this cache). After an error the old bounds stay; after
+ * EBUSY entries may have left, where pins came in the way later.
+ *
+ * Growing is O(1); the index grows with later sets. Shrinking goes shard by shard, in steps of at
+ * most 64 entries evicted or blocks freed (of one entry, with on_evict); the shard is locked for
+ * one step at a time, and other calls go on in between. The bounds sink with the steps, so that
+ * max_bytes is a bound at every moment: first the old one, at the end the new one; the figures show
+ * the old ones until the end. While entries must go a set evicts one for the one it stores. Memory
+ * is freed in the same steps, a slab when its last entry has left; when the kernel gets it is
+ * malloc's affair (glibc: malloc_trim). Pinned memory that the new bound has room for stays.
+ *
+ * Resizes are one at a time: a second one waits, then does what it would have done alone. It waits
+ * for the other one's on_evict, too. */
 MEMKIT_API int memkit_lru_resize(memkit_lru *c, size_t max_entries, size_t max_bytes);
 
-/* Removes every entry. Memory is kept for the next ones. */
+/* Removes every entry, told as MEMKIT_LRU_CLEARED. What was there when it was called is not found
+ * any more once it returns; what is set meanwhile stays. The entries of a shard leave the index all
+ * at once, and then one by one in steps as memkit_lru_resize's, with other calls in between. The
+ * memory is kept for the next ones. For an index of more than 64 KiB (some 6,500 entries a shard)
+ * an empty one is made, and for a moment both are held; where there is no memory for it, the old
+ * one is emptied under the lock, which is O(n). on_evict may call it, for whatever reason it is
+ * told. */
 MEMKIT_API void memkit_lru_clear(memkit_lru *c);
 
 /* Calls fn for each entry, most recent first within a shard, expired ones left out, until fn

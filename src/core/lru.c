@@ -137,6 +137,7 @@ static int shard_init(memkit_lru *c, memkit__lru_shard *s, size_t entries, size_
     s->big_class = (uint8_t)c->geo.class_count;
     s->max_entries = entries;
     s->max_bytes = bytes;
+    s->era = 1;
     s->slab_granules = memkit__lru_slab_granules(memkit__lru_slab_bytes_for(c, entries, bytes));
     size_t index = memkit__lru_wanted_index(c, entries, bytes);
     if (memkit__lru_table_init(&s->index.now, index) != 0)

@@ -53,7 +53,7 @@ enum {
  * Handles name it by its index in the shard's array; index 0 is the list's sentinel. */
 typedef struct {
     char *base;          /* header of the entry at granule 0; NULL: descriptor not in use */
-    uint32_t prev, next; /* slabs with room of a class; empty slabs; unused descriptors (next) */
+    uint32_t prev, next; /* slabs with room of a class; empty slabs (next); unused descriptors */
     uint16_t used;       /* chunks taken */
     uint16_t pinned;     /* of those, pinned or held */
     uint16_t free;       /* granule of the first free chunk, MEMKIT__LRU_NO_CHUNK: none */
@@ -62,6 +62,7 @@ typedef struct {
     uint16_t chunks;     /* of a slab, while it is of a class */
     uint16_t serial;     /* counts what the descriptor stood for: a stale reference is seen */
     uint8_t cls;         /* class; the cache's class_count for a big block */
+    uint8_t era;         /* of a slab: the shard's when it was last current */
 } memkit__lru_unit;
 #define MEMKIT__LRU_NO_CHUNK 0xffffu
 
@@ -76,7 +77,9 @@ typedef struct memkit__lru_shard {
     pthread_mutex_t mutex;
     bool locked; /* never changes */
     bool has_ttl;
+    bool sinking; /* a resize is lowering the bounds, and entries may have to go for each set */
     uint8_t big_class;
+    uint8_t era; /* slabs of another one are of the bounds before a resize; 0 is never current */
     memkit__lru_unit *units;
     memkit__lru_index index;
     memkit__lru_entry ends; /* next: most recent, prev: least recent entry */
@@ -96,7 +99,9 @@ typedef struct memkit__lru_shard {
     size_t pinned_slabs, pinned_slab_bytes;
     size_t pinned_big; /* cost of pinned big blocks */
     uint32_t unit_count, unit_room, unused_unit;
-    uint32_t empty_slab;               /* first of the list */
+    uint32_t empty_slab; /* first of the list */
+    uint32_t cleared;    /* entries a clear took out, least recent, linked by prev */
+    size_t cleared_count;
     uint32_t stash[MEMKIT__LRU_STASH]; /* free big blocks that wait for an entry of their size */
     uint32_t stash_next;
     memkit_lru *cache;
@@ -128,6 +133,7 @@ struct memkit_lru {
     memkit_lru_evict_fn on_evict;
     void *arg;
     pthread_mutex_t resize_lock;
+    _Atomic uintptr_t resizer;             /* thread whose resize is under way; 0: none */
     _Atomic size_t max_entries, max_bytes; /* as asked */
     size_t expect_entry_bytes;
     size_t control_bytes; /* of this block, a shard's share */
@@ -270,24 +276,28 @@ void memkit__lru_release(memkit__lru_shard *s, uint32_t handle);
 /* True where an entry of that size fits well in the memory of another. */
 bool memkit__lru_fits_in(const memkit__lru_shard *s, uint32_t handle, size_t entry_bytes);
 
-/* Frees what no entry uses, until the shard holds at most `target` bytes. */
+/* Frees what no entry uses, until the shard holds at most `target` bytes; or one piece of it, and
+ * false where there is none. */
 void memkit__lru_give_back(memkit__lru_shard *s, size_t target);
+bool memkit__lru_give_back_one(memkit__lru_shard *s);
 
 /* Bytes a pinned entry accounts for. */
 size_t memkit__lru_big_cost(const memkit__lru_entry *e);
 
 /* lru_unit.c - the table of units, big blocks, and what goes back to malloc */
 
-/* Shortens the table of units to the last that is in use; what that would save at most. O(units).
- */
-void memkit__lru_units_trim(memkit__lru_shard *s);
+/* Shortens the table of units by at most `most` at its end that are not in use; false where there
+ * is none. And what that can save once every unit without pins has gone, at best. */
+bool memkit__lru_units_trim(memkit__lru_shard *s, uint32_t most);
 size_t memkit__lru_units_excess(const memkit__lru_shard *s);
 
 /* Frees all memory of a shard. */
 void memkit__lru_slab_destroy(memkit__lru_shard *s);
 
-/* From now on slabs are made of so many granules. */
+/* From now on slabs are made of so many granules. Before that, where it would change something, age
+ * is called with *id = 0 until it returns true: some units a call, most times none. */
 void memkit__lru_set_slab_granules(memkit__lru_shard *s, uint32_t granules);
+bool memkit__lru_age_slabs(memkit__lru_shard *s, uint32_t *id);
 
 /* Prepares units[0], the sentinel. -1: ENOMEM. */
 int memkit__lru_slab_init(memkit__lru_shard *s);
@@ -330,9 +340,11 @@ static inline void memkit__lru_account_unpin(memkit__lru_shard *s, uint32_t hand
 void memkit__lru_leave(memkit__lru_shard *s, uint32_t handle, memkit_lru_reason reason,
                        memkit__lru_leavers *leavers);
 
-/* The same for an entry whose index slot is another's already. */
-void memkit__lru_leave_list(memkit__lru_shard *s, uint32_t handle, memkit_lru_reason reason,
-                            memkit__lru_leavers *leavers);
+/* The rest of what a clear began, for one entry of s->cleared, of which there is one. */
+void memkit__lru_leave_cleared(memkit__lru_shard *s, memkit__lru_leavers *leavers);
+
+/* Moves so many slots of the index, where it is growing or shrinking. */
+void memkit__lru_move_index(memkit__lru_shard *s, size_t slots);
 
 /* Calls on_evict for each leaver, without the lock; then let_go, with the lock, frees what nobody
  * pins and empties `leavers`. part does both, without the lock. */

@@ -73,6 +73,20 @@ static const char *check_list(const memkit__lru_shard *s)
     return NULL;
 }
 
+/* Entries that a clear took out, and that nobody has freed yet. */
+static const char *check_cleared(const memkit__lru_shard *s)
+{
+    size_t n = 0;
+    for (uint32_t handle = s->cleared; handle != 0; n++) {
+        MUST(handle_ok(s, handle) && n < s->cleared_count, "cleared: a link leads nowhere");
+        const memkit__lru_entry *e = memkit__lru_at(s, handle);
+        MUST(!memkit__lru_is_gone(e) && e->prev != MEMKIT__LRU_FREE, "cleared: gone already");
+        handle = e->prev;
+    }
+    MUST(n == s->cleared_count, "cleared: shorter than its count");
+    return NULL;
+}
+
 static const char *check_entry(const memkit__lru_shard *s, uint32_t handle, bool *free,
                                bool *pinned, sums *sum)
 {
@@ -154,7 +168,8 @@ static const char *check_lists(const memkit__lru_shard *s, size_t *empty)
             const memkit__lru_unit *u = &s->units[id];
             MUST(u->base != NULL && u->cls == cls && u->prev == before, "class: list is broken");
             MUST(u->used > 0 && u->used < u->chunks, "class: full or empty slab listed");
-            MUST(u->granules == s->slab_granules, "class: a slab of before a resize is listed");
+            MUST(u->granules == s->slab_granules && u->era == s->era,
+                 "class: a slab of before a resize is listed");
             before = id;
         }
     }
@@ -162,15 +177,15 @@ static const char *check_lists(const memkit__lru_shard *s, size_t *empty)
         MUST(id < s->unit_count && ++*empty < s->unit_count && s->units[id].base != NULL &&
                  s->units[id].used == 0,
              "empty slabs: the list leads astray");
-    for (uint32_t id = s->unused_unit; id != 0; id = s->units[id].next)
-        MUST(id < s->unit_count && ++unused < s->unit_count && s->units[id].base == NULL,
+    for (uint32_t id = s->unused_unit, before = 0; id != 0; before = id, id = s->units[id].next)
+        MUST(id < s->unit_count && ++unused < s->unit_count && s->units[id].base == NULL &&
+                 s->units[id].prev == before,
              "unused units: the list leads astray");
     for (uint32_t id = 1; id < s->unit_count; id++) {
         const memkit__lru_unit *u = &s->units[id];
         if (u->base == NULL)
             unused--;
-        else if (u->cls != s->big_class && u->used > 0 && u->used < u->chunks &&
-                 u->granules == s->slab_granules)
+        else if (u->cls != s->big_class && u->used > 0 && u->used < u->chunks && u->era == s->era)
             roomy--;
     }
     MUST(roomy == 0, "class: a slab with room is not listed");
@@ -187,7 +202,7 @@ static const char *check_classes(const memkit__lru_shard *s)
             if (u->base == NULL || u->used == 0 || u->cls != cls)
                 continue;
             slabs++;
-            chunks += u->granules == s->slab_granules ? u->chunks : 0;
+            chunks += u->era == s->era ? u->chunks : 0;
             pinned += u->pinned;
         }
         MUST(pinned == s->classes[cls].pinned, "class: `pinned` is wrong");
@@ -210,7 +225,7 @@ static const char *check_memory(const memkit__lru_shard *s)
         broken = u->cls == s->big_class ? check_big(s, id, &sum) : check_slab(s, id, &sum);
         MUST(broken == NULL, broken);
     }
-    MUST(sum.listed == s->count, "memory: entries are lost or doubled");
+    MUST(sum.listed == s->count + s->cleared_count, "memory: entries are lost or doubled");
     MUST(sum.pinned == s->pinned, "shard: `pinned` is wrong");
     MUST(sum.gone_pinned == s->gone_pinned, "shard: `gone_pinned` is wrong");
     MUST(sum.pinned_slabs == s->pinned_slabs, "shard: `pinned_slabs` is wrong");
@@ -241,6 +256,8 @@ static const char *check_shard(const memkit__lru_shard *s)
     MUST(s->count <= s->max_entries, "shard: more entries than the bound");
     MUST(s->bytes <= s->max_bytes, "shard: more bytes than the bound");
     broken = check_list(s);
+    if (broken == NULL)
+        broken = check_cleared(s);
     return broken != NULL ? broken : check_memory(s);
 }
 

@@ -17,15 +17,15 @@
  * go; when it is the only one left the bound is crossed until it is freed (within the call).
  */
 #include "core/lru_find.h"
+#include "core/lru_track.h"
 
 enum { MOVE_SLOTS = 32, SPARE_ROUNDS = 64, LAST_ROUNDS = 4 };
 
-void memkit__lru_leave_list(memkit__lru_shard *s, uint32_t handle, memkit_lru_reason reason,
-                            memkit__lru_leavers *leavers)
+/* An entry that nothing leads to any more: freed, or held for what is still to come. */
+static MEMKIT__FORCE_INLINE void dismiss(memkit__lru_shard *s, uint32_t handle,
+                                         memkit__lru_entry *e, memkit_lru_reason reason,
+                                         memkit__lru_leavers *leavers)
 {
-    memkit__lru_entry *e = memkit__lru_at(s, handle);
-    memkit__lru_unlink(s, e);
-    s->count--;
     if (reason == MEMKIT_LRU_EVICTED || reason == MEMKIT_LRU_RESIZED)
         s->evictions++;
     else if (reason == MEMKIT_LRU_EXPIRED)
@@ -40,6 +40,7 @@ void memkit__lru_leave_list(memkit__lru_shard *s, uint32_t handle, memkit_lru_re
     e->prev = MEMKIT__LRU_GONE;
     if (s->cache->on_evict == NULL)
         return;
+    memkit__lru_show_value(e);
     e->prev = MEMKIT__LRU_HELD;
     e->tag = (uint32_t)reason;
     e->next = 0;
@@ -52,11 +53,30 @@ void memkit__lru_leave_list(memkit__lru_shard *s, uint32_t handle, memkit_lru_re
     leavers->last = handle;
 }
 
+/* For an entry whose index slot is another's already. */
+static void leave_list(memkit__lru_shard *s, uint32_t handle, memkit_lru_reason reason,
+                       memkit__lru_leavers *leavers)
+{
+    memkit__lru_entry *e = memkit__lru_at(s, handle);
+    memkit__lru_unlink(s, e);
+    s->count--;
+    dismiss(s, handle, e, reason, leavers);
+}
+
 void memkit__lru_leave(memkit__lru_shard *s, uint32_t handle, memkit_lru_reason reason,
                        memkit__lru_leavers *leavers)
 {
     memkit__lru_index_remove(&s->index, memkit__lru_at(s, handle)->tag, handle);
-    memkit__lru_leave_list(s, handle, reason, leavers);
+    leave_list(s, handle, reason, leavers);
+}
+
+void memkit__lru_leave_cleared(memkit__lru_shard *s, memkit__lru_leavers *leavers)
+{
+    uint32_t handle = s->cleared;
+    memkit__lru_entry *e = memkit__lru_at(s, handle);
+    s->cleared = e->prev;
+    s->cleared_count--;
+    dismiss(s, handle, e, MEMKIT_LRU_CLEARED, leavers);
 }
 
 /* Nothing holds or pins the entry any more. */
@@ -71,8 +91,10 @@ static void last_hold(memkit__lru_shard *s, uint32_t handle, const memkit__lru_e
 
 void memkit__lru_unpin(memkit__lru_shard *s, uint32_t handle, memkit__lru_entry *e)
 {
-    if (--e->pins == 0 && e->prev != MEMKIT__LRU_HELD)
+    if (--e->pins == 0 && e->prev != MEMKIT__LRU_HELD) {
+        memkit__lru_hide_value(e);
         last_hold(s, handle, e);
+    }
 }
 
 void memkit__lru_tell(memkit__lru_shard *s, const memkit__lru_leavers *leavers)
@@ -149,15 +171,19 @@ static void write_value(memkit__lru_shard *s, memkit__lru_entry *e, const set_op
             expiry = UINT64_MAX;
         memkit__lru_set_expiry(e, expiry);
     }
+    char *value = (char *)e + memkit__lru_value_offset(op->klen);
+    memkit__fresh(value, op->vlen);
     /* Both can only lie in other entries, but for an unlocked cache's owner who looks at an entry
      * without a pin: memmove costs nothing and spares him. */
     if (op->vlen > 0)
-        memmove((char *)e + memkit__lru_value_offset(op->klen), op->val, op->vlen);
+        memmove(value, op->val, op->vlen);
+    memkit__hide(value, op->vlen);
 }
 
 static void write_entry(memkit__lru_shard *s, memkit__lru_entry *e, const set_op *op)
 {
     e->tag = op->tag;
+    memkit__fresh(memkit__lru_key(e), op->klen);
     if (op->klen > 0)
         memcpy(memkit__lru_key(e), op->key, op->klen);
     write_value(s, e, op);
@@ -189,7 +215,7 @@ static void grow_index(memkit__lru_shard *s)
     s->bytes += bytes;
 }
 
-static void move_index(memkit__lru_shard *s, size_t slots)
+void memkit__lru_move_index(memkit__lru_shard *s, size_t slots)
 {
     size_t freed = memkit__lru_index_move(&s->index, slots);
     if (freed != 0)
@@ -203,11 +229,24 @@ static bool is_full(memkit__lru_shard *s)
         return true;
     if (MEMKIT_LIKELY(s->count < memkit__lru_table_room(&s->index.now)))
         return false;
+    /* While the last change of size is under way, it has to end first: a few sets at most. */
     if (s->index.old.slots != NULL)
-        move_index(s, SIZE_MAX);
-    if (s->index.old.slots == NULL)
-        grow_index(s);
+        return true;
+    grow_index(s);
     return s->count >= memkit__lru_table_room(&s->index.now);
+}
+
+/* Entries that were cleared, and not freed yet, go first. False: there is none but `old`. */
+static bool evict_one(memkit__lru_shard *s, uint32_t old, memkit__lru_leavers *leavers)
+{
+    if (MEMKIT_UNLIKELY(s->cleared != 0)) {
+        memkit__lru_leave_cleared(s, leavers);
+        return true;
+    }
+    if (s->ends.prev == old)
+        return false;
+    memkit__lru_leave(s, s->ends.prev, MEMKIT_LRU_EVICTED, leavers);
+    return true;
 }
 
 /* Memory for the entry, evicting for it. `old` is the entry it replaces, or 0. */
@@ -217,15 +256,12 @@ static int make_room(memkit__lru_shard *s, const set_op *op, uint32_t old, uint3
     while ((*out = memkit__lru_alloc(s, op->entry_bytes, false)) == 0) {
         if (errno == ENOMEM)
             return ENOMEM;
-        uint32_t victim = s->ends.prev;
-        if (victim == old) {
+        if (!evict_one(s, old, leavers)) {
             *out = old == 0 ? 0 : memkit__lru_alloc(s, op->entry_bytes, true);
             return *out == 0 ? ENOMEM : DONE;
         }
-        do {
-            memkit__lru_leave(s, victim, MEMKIT_LRU_EVICTED, leavers);
-            victim = s->ends.prev;
-        } while (op->all_must && victim != old);
+        while (op->all_must && evict_one(s, old, leavers)) {
+        }
         if (s->cache->on_evict != NULL)
             return AGAIN;
     }
@@ -255,7 +291,8 @@ static int try_set(memkit__lru_shard *s, const set_op *op, memkit__lru_leavers *
     if (old != 0) {
         memkit__lru_touch(s, old, memkit__lru_at(s, old));
     } else if ((full = is_full(s))) {
-        if (MEMKIT_UNLIKELY(s->pinned - s->gone_pinned == s->count))
+        if (MEMKIT_UNLIKELY(s->pinned - s->gone_pinned == s->count) && !s->sinking &&
+            s->cleared == 0) /* else what is full, or pinned, will not be so for long */
             return op->evicted ? ENOMEM : EBUSY;
         if (!calls)
             memkit__lru_leave(s, s->ends.prev, MEMKIT_LRU_EVICTED, leavers);
@@ -267,7 +304,7 @@ static int try_set(memkit__lru_shard *s, const set_op *op, memkit__lru_leavers *
     write_entry(s, e, op);
     if (old != 0) {
         memkit__lru_index_replace(&s->index, op->tag, old, handle);
-        memkit__lru_leave_list(s, old, MEMKIT_LRU_REPLACED, leavers);
+        leave_list(s, old, MEMKIT_LRU_REPLACED, leavers);
     } else {
         if (full && calls)
             memkit__lru_leave(s, s->ends.prev, MEMKIT_LRU_EVICTED, leavers);
@@ -301,8 +338,8 @@ int memkit_lru_set(memkit_lru *c, const void *key, size_t klen, const void *val,
     memkit__lru_leavers leavers = {0, 0, NULL};
     memkit__lru_lock(s);
     if (MEMKIT_UNLIKELY(s->index.old.slots != NULL))
-        move_index(s, MOVE_SLOTS);
-    size_t rounds = 0, many = s->count + SPARE_ROUNDS;
+        memkit__lru_move_index(s, MOVE_SLOTS);
+    size_t rounds = 0, many = s->count + s->cleared_count + SPARE_ROUNDS;
     int error;
     while ((error = try_set(s, &op, &leavers)) == AGAIN) {
         memkit__lru_unlock(s);

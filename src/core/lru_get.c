@@ -6,6 +6,7 @@
  * shard's mutex, for the search and the links; get_buf gives it up before it allocates.
  */
 #include "core/lru_find.h"
+#include "core/lru_track.h"
 
 enum { LINE = 64, MAX_PINS = UINT16_MAX };
 
@@ -77,8 +78,10 @@ static inline bool pin(memkit__lru_shard *s, uint32_t handle, memkit__lru_entry 
 {
     if (MEMKIT_UNLIKELY(e->pins == MAX_PINS))
         return false;
-    if (e->pins++ == 0)
+    if (e->pins++ == 0) {
         memkit__lru_account_pin(s, handle);
+        memkit__lru_show_value(e);
+    }
     return true;
 }
 
@@ -182,8 +185,10 @@ int memkit_lru_get_into(memkit_lru *c, const void *key, size_t klen, void *dst, 
     begin(c, key, klen, true, &l);
     if (MEMKIT_LIKELY(l.handle != 0)) {
         size_t vlen = memkit__lru_vlen(l.entry), n = vlen < cap ? vlen : cap;
+        memkit__lru_show_value(l.entry);
         if (n > 0)
             memcpy(dst, memkit__lru_value(l.entry), n);
+        memkit__lru_looked(l.entry);
         if (len != NULL)
             *len = vlen;
     }
@@ -206,7 +211,9 @@ int memkit_lru_get_buf(memkit_lru *c, const void *key, size_t klen, memkit_buf *
     int result;
     /* Where the buffer must grow, or all references are out, the shard would wait for malloc. */
     if (vlen <= out->cap - out->len || !pin(l.shard, l.handle, l.entry)) {
+        memkit__lru_show_value(l.entry);
         result = memkit_buf_append(out, val, vlen);
+        memkit__lru_looked(l.entry);
         end(&l);
     } else {
         end(&l);

@@ -76,6 +76,11 @@ void memkit__lru_table_free(memkit__lru_table *t)
     *t = (memkit__lru_table){NULL, 0, 0};
 }
 
+void memkit__lru_table_clear(memkit__lru_table *t)
+{
+    memset(t->slots, 0, memkit__lru_table_bytes(t));
+}
+
 static bool table_insert(memkit__lru_table *t, uint32_t tag, uint32_t handle)
 {
     /* The last slot but one is taken only by a run that filled the spill. */
@@ -170,14 +175,5 @@ size_t memkit__lru_index_move(memkit__lru_index *ix, size_t slots)
     size_t bytes = memkit__lru_table_bytes(&ix->old);
     memkit__lru_table_free(&ix->old);
     ix->moved = 0;
-    return bytes;
-}
-
-size_t memkit__lru_index_clear(memkit__lru_index *ix)
-{
-    size_t bytes = memkit__lru_table_bytes(&ix->old);
-    memkit__lru_table_free(&ix->old);
-    ix->moved = 0;
-    memset(ix->now.slots, 0, memkit__lru_table_bytes(&ix->now));
     return bytes;
 }

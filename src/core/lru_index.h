@@ -42,6 +42,7 @@ size_t memkit__lru_table_bytes_for(size_t entries);
 /* An empty table. -1: ENOMEM. */
 int memkit__lru_table_init(memkit__lru_table *t, size_t entries);
 void memkit__lru_table_free(memkit__lru_table *t);
+void memkit__lru_table_clear(memkit__lru_table *t); /* O(n) */
 
 /* No tag is 0. insert: false where the table has no place (nothing changed). The others want the
  * pair to be there; false where it is not. */
@@ -53,8 +54,5 @@ bool memkit__lru_index_replace(memkit__lru_index *ix, uint32_t tag, uint32_t han
  * to `slots` slots an operation; it returns the bytes of the old table when that was freed. */
 void memkit__lru_index_grow(memkit__lru_index *ix, memkit__lru_table t);
 size_t memkit__lru_index_move(memkit__lru_index *ix, size_t slots);
-
-/* Empties both tables. O(n). Returns the bytes of the old table, which is freed. */
-size_t memkit__lru_index_clear(memkit__lru_index *ix);
 
 #endif

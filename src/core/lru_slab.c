@@ -21,9 +21,12 @@
  */
 #include <stdlib.h>
 
+#include "core/lru_track.h"
 #include "core/lru_unit.h"
 
-enum { CLASSES_A_DOUBLING = 16 };
+/* ERAS: half of those that a unit's byte can tell apart; AGED: units that are aged in one call;
+ * MISFITS: empty slabs of another size that one allocation gives back. */
+enum { CLASSES_A_DOUBLING = 16, ERAS = 128, AGED = 256, MISFITS = 4 };
 
 /* -- classes -- */
 
@@ -102,16 +105,29 @@ static void unlist_roomy(memkit__lru_shard *s, uint32_t id)
         s->classes[u->cls].roomy = u->next;
 }
 
-/* A slab of another size than those made now is of the bounds before a resize: nothing new goes
- * into it, so that it empties, and goes. */
+/* A slab of another era is of the bounds before a resize, and in no list: nothing new goes into it,
+ * so that it empties, and goes. Where its size has become the right one again it is taken up with
+ * the next chunk that is freed in it. */
 static inline bool is_current(const memkit__lru_shard *s, const memkit__lru_unit *u)
 {
-    return MEMKIT_LIKELY(u->granules == s->slab_granules);
+    return MEMKIT_LIKELY(u->era == s->era);
 }
 
-static inline bool is_slab_in_use(const memkit__lru_shard *s, const memkit__lru_unit *u)
+static uint8_t next_era(const memkit__lru_shard *s)
 {
-    return u->base != NULL && u->cls != s->big_class && u->used > 0;
+    return s->era == UINT8_MAX ? 1 : (uint8_t)(s->era + 1);
+}
+
+/* Eras come round: before each half of them is used anew, units that bear one are marked as of no
+ * era at all. */
+bool memkit__lru_age_slabs(memkit__lru_shard *s, uint32_t *id)
+{
+    if (next_era(s) != 1 && next_era(s) != ERAS)
+        return true;
+    for (uint32_t end = *id + AGED; *id < end && *id < s->unit_count; ++*id)
+        if (!is_current(s, &s->units[*id]))
+            s->units[*id].era = 0;
+    return *id >= s->unit_count;
 }
 
 void memkit__lru_set_slab_granules(memkit__lru_shard *s, uint32_t granules)
@@ -119,16 +135,9 @@ void memkit__lru_set_slab_granules(memkit__lru_shard *s, uint32_t granules)
     if (granules == s->slab_granules)
         return;
     s->slab_granules = granules;
+    s->era = next_era(s);
     for (uint32_t i = 0; i < s->big_class; i++)
         s->classes[i].roomy = s->classes[i].chunks = 0;
-    for (uint32_t id = 1; id < s->unit_count; id++) {
-        const memkit__lru_unit *u = &s->units[id];
-        if (!is_slab_in_use(s, u) || !is_current(s, u))
-            continue;
-        s->classes[u->cls].chunks += u->chunks;
-        if (u->used < u->chunks)
-            list_roomy(s, id);
-    }
 }
 
 static uint32_t take_chunk(memkit__lru_shard *s, uint32_t id)
@@ -143,6 +152,8 @@ static uint32_t take_chunk(memkit__lru_shard *s, uint32_t id)
         granule = u->fresh;
         u->fresh = (uint16_t)(u->fresh + s->cache->geo.size[u->cls]);
         e = memkit__lru_at(s, id << 12 | granule);
+        const size_t before = s->has_ttl ? MEMKIT__LRU_TTL_BYTES : 0;
+        memkit__fresh((char *)e - before, before + sizeof *e);
     }
     e->pins = 0;
     if (++u->used == u->chunks)
@@ -158,7 +169,10 @@ static void found_slab(memkit__lru_shard *s, uint32_t id, uint32_t cls)
     u->free = MEMKIT__LRU_NO_CHUNK;
     u->cls = (uint8_t)cls;
     u->chunks = (uint16_t)(u->granules / s->cache->geo.size[cls]);
+    u->era = s->era;
     u->serial++;
+    memkit__hide(memkit__lru_slab_memory(s, u),
+                 memkit__lru_slab_cost(u->granules) - MEMKIT__LRU_MALLOC_BYTES);
     s->classes[cls].slabs++;
     s->classes[cls].chunks += u->chunks;
     list_roomy(s, id);
@@ -194,10 +208,12 @@ static uint32_t alloc_small(memkit__lru_shard *s, size_t entry_bytes, bool over)
     for (uint32_t i = cls; i <= last; i++)
         if (s->classes[i].roomy != 0)
             return take_chunk(s, s->classes[i].roomy);
-    uint32_t id;
-    while ((id = s->empty_slab) != 0 && s->units[id].granules != s->slab_granules)
+    uint32_t id = s->empty_slab;
+    for (int i = 0; i < MISFITS && id != 0 && s->units[id].granules != s->slab_granules; i++) {
         memkit__lru_free_empty_slab(s); /* of the bounds before a resize */
-    if (id != 0)
+        id = s->empty_slab;
+    }
+    if (id != 0 && s->units[id].granules == s->slab_granules)
         s->empty_slab = s->units[id].next;
     else if ((id = new_slab(s, over)) == 0)
         return 0;
@@ -213,8 +229,15 @@ static void release_chunk(memkit__lru_shard *s, uint32_t handle)
     e->prev = MEMKIT__LRU_FREE;
     e->next = u->free;
     u->free = (uint16_t)(handle & 4095);
-    bool current = is_current(s, u);
-    if (u->used-- == u->chunks && current)
+    memkit__lru_hide_body(e, (size_t)s->cache->geo.size[u->cls] * MEMKIT__LRU_GRANULE -
+                                 (s->has_ttl ? MEMKIT__LRU_TTL_BYTES : 0));
+    bool current = is_current(s, u), full = u->used-- == u->chunks;
+    if (MEMKIT_UNLIKELY(!current && u->granules == s->slab_granules)) {
+        u->era = s->era;
+        s->classes[u->cls].chunks += u->chunks;
+        current = full = true; /* in no list before */
+    }
+    if (full && current)
         list_roomy(s, id);
     if (u->used == 0) {
         if (current) {

@@ -12,6 +12,7 @@
  */
 #include <stdlib.h>
 
+#include "core/lru_track.h"
 #include "core/lru_unit.h"
 
 /* Most that a block may be larger than what it serves, as a part of it; what sizes are rounded to;
@@ -55,11 +56,22 @@ bool memkit__lru_ensure_unit(memkit__lru_shard *s)
     return true;
 }
 
+static void unlist_unused(memkit__lru_shard *s, uint32_t id)
+{
+    const memkit__lru_unit *u = &s->units[id];
+    if (u->next != 0)
+        s->units[u->next].prev = u->prev;
+    if (u->prev != 0)
+        s->units[u->prev].next = u->next;
+    else
+        s->unused_unit = u->next;
+}
+
 uint32_t memkit__lru_take_unit(memkit__lru_shard *s)
 {
     uint32_t id = s->unused_unit;
     if (id != 0) {
-        s->unused_unit = s->units[id].next;
+        unlist_unused(s, id);
     } else {
         id = s->unit_count++;
         s->units[id].serial = 0;
@@ -70,7 +82,10 @@ uint32_t memkit__lru_take_unit(memkit__lru_shard *s)
 static void drop_unit(memkit__lru_shard *s, uint32_t id)
 {
     s->units[id].base = NULL;
+    s->units[id].prev = 0;
     s->units[id].next = s->unused_unit;
+    if (s->unused_unit != 0)
+        s->units[s->unused_unit].prev = id;
     s->unused_unit = id;
 }
 
@@ -81,29 +96,25 @@ static uint32_t trimmed_room(uint32_t units)
 
 size_t memkit__lru_units_excess(const memkit__lru_shard *s)
 {
-    uint32_t last = s->unit_count - 1;
-    while (last > 0 && (s->units[last].base == NULL || s->units[last].pinned == 0))
-        last--;
-    return unit_table_bytes(s->unit_room) - unit_table_bytes(trimmed_room(last + 1));
+    uint32_t pinned = (uint32_t)s->pinned_slabs + s->classes[s->big_class].pinned;
+    uint32_t least = trimmed_room(pinned + 1);
+    return least < s->unit_room ? unit_table_bytes(s->unit_room - least) : 0;
 }
 
-void memkit__lru_units_trim(memkit__lru_shard *s)
+bool memkit__lru_units_trim(memkit__lru_shard *s, uint32_t most)
 {
-    if (s->units[s->unit_count - 1].base != NULL || s->unit_count == 1)
-        return;
-    while (s->unit_count > 1 && s->units[s->unit_count - 1].base == NULL)
-        s->unit_count--;
-    s->unused_unit = 0;
-    for (uint32_t id = s->unit_count - 1; id > 0; id--)
-        if (s->units[id].base == NULL)
-            drop_unit(s, id);
+    for (; most > 0 && s->unit_count > 1 && s->units[s->unit_count - 1].base == NULL; most--)
+        unlist_unused(s, --s->unit_count);
     uint32_t room = trimmed_room(s->unit_count);
+    if (room >= s->unit_room)
+        return false;
     memkit__lru_unit *units = realloc(s->units, unit_table_bytes(room));
     if (units == NULL) /* still the larger block */
-        return;
+        return false;
     s->units = units;
     s->bytes -= unit_table_bytes(s->unit_room) - unit_table_bytes(room);
     s->unit_room = room;
+    return true;
 }
 
 int memkit__lru_slab_init(memkit__lru_shard *s)
@@ -118,17 +129,31 @@ int memkit__lru_slab_init(memkit__lru_shard *s)
     return 0;
 }
 
-static char *slab_memory(const memkit__lru_shard *s, const memkit__lru_unit *u)
+/* free() gets blocks that no part is hidden of. */
+static void free_slab_memory(const memkit__lru_shard *s, const memkit__lru_unit *u)
 {
-    return u->base - MEMKIT__LRU_SLAB_HEAD - (s->has_ttl ? MEMKIT__LRU_TTL_BYTES : 0);
+    char *memory = memkit__lru_slab_memory(s, u);
+    memkit__show(memory, memkit__lru_slab_cost(u->granules) - MEMKIT__LRU_MALLOC_BYTES);
+    free(memory);
+}
+
+static void free_big_memory(const memkit__lru_unit *u)
+{
+    const memkit__lru_entry *e = (const memkit__lru_entry *)(const void *)u->base;
+    memkit__show(u->base, memkit__lru_big_of(e)->room);
+    free(u->base - MEMKIT__LRU_BIG_HEAD);
 }
 
 void memkit__lru_slab_destroy(memkit__lru_shard *s)
 {
     for (uint32_t id = 1; id < s->unit_count; id++) {
         memkit__lru_unit *u = &s->units[id];
-        if (u->base != NULL)
-            free(u->cls == s->big_class ? u->base - MEMKIT__LRU_BIG_HEAD : slab_memory(s, u));
+        if (u->base == NULL)
+            continue;
+        if (u->cls == s->big_class)
+            free_big_memory(u);
+        else
+            free_slab_memory(s, u);
     }
     free(s->units);
 }
@@ -140,7 +165,7 @@ void memkit__lru_free_empty_slab(memkit__lru_shard *s)
     uint32_t id = s->empty_slab;
     memkit__lru_unit *u = &s->units[id];
     s->empty_slab = u->next;
-    free(slab_memory(s, u));
+    free_slab_memory(s, u);
     s->slab_count--;
     s->slab_bytes -= memkit__lru_slab_cost(u->granules);
     s->bytes -= memkit__lru_slab_cost(u->granules);
@@ -161,7 +186,7 @@ static void free_big(memkit__lru_shard *s, uint32_t id)
 {
     memkit__lru_unit *u = &s->units[id];
     size_t cost = memkit__lru_big_cost((memkit__lru_entry *)(void *)u->base);
-    free(u->base - MEMKIT__LRU_BIG_HEAD);
+    free_big_memory(u);
     s->big_count--;
     s->big_bytes -= cost;
     s->bytes -= cost;
@@ -177,6 +202,20 @@ void memkit__lru_give_back(memkit__lru_shard *s, size_t target)
     }
     while (s->empty_slab != 0 && s->bytes > target)
         memkit__lru_free_empty_slab(s);
+}
+
+bool memkit__lru_give_back_one(memkit__lru_shard *s)
+{
+    for (uint32_t i = 0; i < MEMKIT__LRU_STASH; i++)
+        if (s->stash[i] != 0) {
+            free_big(s, s->stash[i]);
+            s->stash[i] = 0;
+            return true;
+        }
+    if (s->empty_slab == 0)
+        return false;
+    memkit__lru_free_empty_slab(s);
+    return true;
 }
 
 bool memkit__lru_has_room(memkit__lru_shard *s, size_t cost)
@@ -262,6 +301,7 @@ uint32_t memkit__lru_big_alloc(memkit__lru_shard *s, size_t entry_bytes, bool ov
     memkit__lru_entry *e = memkit__lru_at(s, id << 12);
     memkit__lru_big_of(e)->room = room;
     e->pins = 0;
+    memkit__lru_hide_body(e, room);
     s->big_count++;
     s->big_bytes += cost;
     s->bytes += cost;
@@ -273,6 +313,7 @@ void memkit__lru_big_release(memkit__lru_shard *s, uint32_t handle)
     uint32_t id = handle >> 12;
     memkit__lru_entry *e = memkit__lru_at(s, handle);
     e->prev = MEMKIT__LRU_FREE;
+    memkit__lru_hide_body(e, memkit__lru_big_of(e)->room);
     s->units[id].used = 0;
     if (memkit__lru_big_of(e)->room > STASH_MAX) {
         free_big(s, id);

@@ -8,6 +8,12 @@
 bool memkit__lru_ensure_unit(memkit__lru_shard *s);
 uint32_t memkit__lru_take_unit(memkit__lru_shard *s);
 
+/* What malloc gave for a slab. */
+static inline char *memkit__lru_slab_memory(const memkit__lru_shard *s, const memkit__lru_unit *u)
+{
+    return u->base - MEMKIT__LRU_SLAB_HEAD - (s->has_ttl ? MEMKIT__LRU_TTL_BYTES : 0);
+}
+
 /* Gives the first of the empty slabs, of which there is one, back to malloc. */
 void memkit__lru_free_empty_slab(memkit__lru_shard *s);
 
