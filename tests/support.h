@@ -47,7 +47,9 @@ void catch_faults(void); /* from now on, with faults = 0 */
 void fail_malloc(unsigned nth, bool from_then_on);
 extern unsigned mallocs_seen; /* allocations by this binary's own objects since fail_malloc */
 extern unsigned mallocs_failed;
-extern long blocks_out; /* allocated minus freed since the start */
+extern unsigned frees_seen; /* by the same, since the start */
+extern long blocks_out;     /* allocated minus freed since the start */
+extern long bytes_out;      /* their usable bytes, and malloc's word before each */
 
 /* A fast deterministic generator (splitmix64), for model tests. */
 static inline uint64_t next_random(uint64_t *state)

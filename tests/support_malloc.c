@@ -1,8 +1,10 @@
 /* support_malloc.c - the --wrap'ed allocation functions: count, and fail on demand. */
+#include <malloc.h>
+
 #include "support.h"
 
-unsigned mallocs_seen, mallocs_failed;
-long blocks_out;
+unsigned mallocs_seen, mallocs_failed, frees_seen;
+long blocks_out, bytes_out;
 static unsigned failing;
 static bool keep_failing;
 
@@ -34,10 +36,17 @@ static bool fails(void)
     return true;
 }
 
+static void weigh(void *p, long sign)
+{
+    long bytes = (long)(malloc_usable_size(p) + sizeof(size_t));
+    __atomic_add_fetch(&bytes_out, sign * bytes, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&blocks_out, sign, __ATOMIC_RELAXED);
+}
+
 static void *count(void *p)
 {
     if (p != NULL)
-        __atomic_add_fetch(&blocks_out, 1, __ATOMIC_RELAXED);
+        weigh(p, 1);
     return p;
 }
 
@@ -60,13 +69,18 @@ void *__wrap_realloc(void *p, size_t n)
 {
     if (fails())
         return NULL;
+    if (p != NULL)
+        weigh(p, -1);
     void *moved = __real_realloc(p, n);
-    return p == NULL ? count(moved) : moved;
+    if (moved == NULL && p != NULL)
+        weigh(p, 1);
+    return count(moved);
 }
 
 void __wrap_free(void *p)
 {
     if (p != NULL)
-        __atomic_sub_fetch(&blocks_out, 1, __ATOMIC_RELAXED);
+        weigh(p, -1);
+    __atomic_add_fetch(&frees_seen, 1, __ATOMIC_RELAXED);
     __real_free(p);
 }

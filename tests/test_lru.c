@@ -1,4 +1,4 @@
-/* test_lru.c - what the cache does: options, storing and finding, order, bounds, resizing. */
+/* test_lru.c - what the cache does: options, storing and finding, order, bounds. */
 #include "test_lru.h"
 
 /* -- making one -- */
@@ -314,125 +314,6 @@ static void large_values_share_the_bound(void **state)
     memkit_lru_free(c);
 }
 
-static void the_index_grows_in_steps(void **state)
-{
-    (void)state;
-    /* Far more entries than expect_entry_bytes lets expect. */
-    memkit_lru *c = memkit_lru_new(
-        &(memkit_lru_opts){.max_bytes = 4 << 20, .expect_entry_bytes = 4000, .shards = 1});
-    assert_non_null(c);
-    memkit__lru_shard *s = memkit__lru_shard_at(c, 0);
-    size_t first = memkit__lru_table_room(&s->index.now), between = 0, moved = 0, left = 0;
-    const uint64_t *old = NULL;
-    for (uint64_t n = 0; n < 60000; n++) {
-        assert_int_equal(set_number(c, n, 4), 0);
-        between += s->index.old.slots != NULL;
-        /* So many slots a set, and no rest that is moved at once, be it for the next table. */
-        if (s->index.old.slots == old)
-            assert_in_range(s->index.moved - moved, 0, 100);
-        else
-            assert_in_range(left, 0, 100);
-        old = s->index.old.slots;
-        moved = s->index.moved;
-        left = old == NULL ? 0 : (size_t)s->index.old.homes + s->index.old.spill - moved;
-        if (n % 997 == 0)
-            sound(c);
-        /* All that should be there is found in the middle of a move, too. */
-        if (s->index.old.slots != NULL && n % 10 == 0)
-            for (uint64_t back = 0; back < 20; back++)
-                assert_true(has_number(c, n - back * (s->count - 1) / 20));
-    }
-    sound(c);
-    assert_true(memkit__lru_table_room(&s->index.now) > 8 * first);
-    assert_true(between > 1000); /* it was not done in one stop */
-    assert_true(s->count > 40000);
-    memkit_lru_free(c);
-}
-
-static void resize_evicts_in_order(void **state)
-{
-    (void)state;
-    memkit_lru *c = make(100, 0, 0);
-    for (uint64_t n = 0; n < 100; n++)
-        assert_int_equal(set_number(c, n, 50), 0);
-    assert_int_equal(memkit_lru_resize(c, 10, 0), 0);
-    sound(c);
-    for (uint64_t n = 0; n < 100; n++)
-        assert_int_equal(has_number(c, n), n >= 90);
-    assert_int_equal(stats_of(c).evictions, 90);
-    assert_int_equal(stats_of(c).max_entries, 10);
-    assert_int_equal(memkit_lru_resize(c, 5000, 0), 0); /* more than the index was made for */
-    for (uint64_t n = 0; n < 6000; n++)
-        assert_int_equal(set_number(c, n, 50), 0);
-    sound(c);
-    assert_int_equal(stats_of(c).entries, 5000);
-    assert_int_equal(memkit_lru_resize(c, 0, 60000), 0); /* from entries to bytes */
-    sound(c);
-    assert_true(stats_of(c).bytes <= 60000);
-    assert_true(has_number(c, 5999));
-    assert_int_equal(stats_of(c).max_entries, 0);
-    assert_int_equal(memkit_lru_resize(c, 0, 1 << 20), 0);
-    for (uint64_t n = 0; n < 6000; n++)
-        assert_int_equal(set_number(c, n, 50), 0);
-    sound(c);
-    assert_true(stats_of(c).entries > 4000);
-    memkit_lru_free(c);
-}
-
-static void a_large_cache_shrinks_to_a_small_one(void **state)
-{
-    (void)state;
-    memkit_lru *c = make(0, 16 << 20, 0);
-    for (uint64_t n = 0; n < 100000; n++)
-        assert_int_equal(set_number(c, n, 100), 0);
-    assert_int_equal(memkit_lru_resize(c, 0, 200 << 10), 0);
-    sound(c);
-    memkit_lru_stats_t st = stats_of(c);
-    assert_true(st.bytes <= 200 << 10 && st.entries > 0);
-    assert_true(has_number(c, 99999));
-    memkit_lru_free(c);
-}
-
-/* Slabs stay as small as they were made, so a cache that was large in between has a long table of
- * units: it must not be in the way of a small bound. */
-static void a_small_cache_grows_and_shrinks_again(void **state)
-{
-    (void)state;
-    memkit_lru *c = make(0, 64 << 10, 0);
-    assert_int_equal(memkit_lru_resize(c, 0, 16 << 20), 0);
-    for (uint64_t n = 0; n < 100000; n++)
-        assert_int_equal(set_number(c, n, 100), 0);
-    sound(c);
-    assert_int_equal(memkit_lru_resize(c, 0, 64 << 10), 0);
-    sound(c);
-    assert_true(stats_of(c).bytes <= 64 << 10);
-    for (uint64_t n = 0; n < 1000; n++)
-        assert_int_equal(set_number(c, n, 100), 0);
-    sound(c);
-    assert_true(stats_of(c).entries > 50);
-    memkit_lru_free(c);
-}
-
-static void clear_empties(void **state)
-{
-    (void)state;
-    memkit_lru *c = make(0, 1 << 20, 3);
-    for (uint64_t n = 0; n < 1000; n++)
-        set_number(c, n, 100);
-    uint64_t bytes = stats_of(c).bytes;
-    memkit_lru_clear(c);
-    sound(c);
-    assert_int_equal(stats_of(c).entries, 0);
-    assert_int_equal(stats_of(c).bytes, bytes); /* kept for the next ones */
-    for (uint64_t n = 0; n < 1000; n++) {
-        assert_false(has_number(c, n));
-        assert_int_equal(set_number(c, n, 100), 0);
-    }
-    sound(c);
-    assert_int_equal(stats_of(c).entries, 1000);
-    memkit_lru_free(c);
-}
-
 static int count_one(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
 {
     (void)key;
@@ -473,11 +354,6 @@ int main(void)
         cmocka_unit_test(one_entry_is_a_cache),
         cmocka_unit_test(bytes_never_exceed_the_bound),
         cmocka_unit_test(large_values_share_the_bound),
-        cmocka_unit_test(the_index_grows_in_steps),
-        cmocka_unit_test(resize_evicts_in_order),
-        cmocka_unit_test(a_large_cache_shrinks_to_a_small_one),
-        cmocka_unit_test(a_small_cache_grows_and_shrinks_again),
-        cmocka_unit_test(clear_empties),
         cmocka_unit_test(each_ends_when_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,18 +4,7 @@
 #ifndef MEMKIT_TESTS_TEST_LRU_H
 #define MEMKIT_TESTS_TEST_LRU_H
 
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include <memkit/memkit.h>
+#include "support.h"
 
 #include "core/lru.h"
 

@@ -1,17 +1,5 @@
-/* test_lru_refs.c - who holds an entry and who is told: references, their misuse, on_evict, expiry.
- */
+/* test_lru_refs.c - who holds an entry: references, what pins keep, and misuse. */
 #include "test_lru.h"
-
-static char fault_text[256];
-static int faults;
-
-static void note_fault(const char *message)
-{
-    faults++;
-    snprintf(fault_text, sizeof fault_text, "%s", message);
-}
-
-/* -- references -- */
 
 static void a_pinned_entry_stays_readable(void **state)
 {
@@ -176,12 +164,11 @@ static void references_have_a_limit(void **state)
 static void misuse_of_references_is_a_fault(void **state)
 {
     (void)state;
-    memkit_set_fault_handler(note_fault);
+    catch_faults();
     memkit_lru *c = make(64, 0, 0), *other = make(64, 0, 0);
     set(c, "a", "1");
     set(other, "a", "1");
     memkit_lru_ref ref = get(c, "a"), copy = ref, garbage = ref;
-    faults = 0;
     memkit_lru_release(other, &copy); /* another cache's */
     assert_int_equal(faults, 1);
     garbage.priv[0] ^= 1u << 13;
@@ -195,12 +182,12 @@ static void misuse_of_references_is_a_fault(void **state)
     assert_true(stats_of(c).pinned_bytes > 0);
     memkit_lru_free(c); /* a live reference: refused */
     assert_int_equal(faults, 5);
-    assert_non_null(strstr(fault_text, "memkit_lru_free"));
+    assert_non_null(strstr(last_fault, "memkit_lru_free"));
     memkit_lru_release(c, &ref);
     assert_int_equal(faults, 5);
     memkit_lru_release(c, &copy); /* twice, through a copy */
     assert_int_equal(faults, 6);
-    assert_non_null(strstr(fault_text, "already"));
+    assert_non_null(strstr(last_fault, "already"));
     assert_true(has(c, "a", "1"));
     sound(c);
 
@@ -223,171 +210,12 @@ static void misuse_of_references_is_a_fault(void **state)
     memkit_set_fault_handler(NULL);
 }
 
-/* -- callbacks -- */
-
-static void on_evict_is_told_once_with_the_reason(void **state)
-{
-    (void)state;
-    for (int mode = 0; mode < 2; mode++) {
-        witness w = {.mode = mode};
-        memkit_lru *c = make_told(&w, 3, 0, 0);
-        set(c, "a", "1");
-        set(c, "b", "2");
-        set(c, "c", "3");
-        set(c, "d", "4");
-        assert_string_equal(w.last, "a=1");
-        assert_int_equal(w.told[MEMKIT_LRU_EVICTED], 1);
-        set(c, "b", "5");
-        assert_string_equal(w.last, "b=2");
-        assert_int_equal(w.told[MEMKIT_LRU_REPLACED], 1);
-        memkit_lru_ref ref = get(c, "c");
-        assert_int_equal(memkit_lru_del(c, "c", 1), 1); /* told when it leaves ... */
-        assert_string_equal(w.last, "c=3");
-        memkit_lru_release(c, &ref); /* ... and not when its memory goes */
-        assert_int_equal(w.told[MEMKIT_LRU_DELETED], 1);
-        assert_int_equal(memkit_lru_resize(c, 1, 0), 0);
-        assert_string_equal(w.last, "d=4");
-        assert_int_equal(w.told[MEMKIT_LRU_RESIZED], 1);
-        memkit_lru_clear(c);
-        assert_string_equal(w.last, "b=5");
-        set(c, "e", "6");
-        memkit_lru_free(c);
-        assert_string_equal(w.last, "e=6");
-        assert_int_equal(w.told[MEMKIT_LRU_CLEARED], 2);
-        assert_int_equal(w.told[MEMKIT_LRU_EVICTED], 1);
-    }
-}
-
-static void on_evict_may_store(void **state)
-{
-    (void)state;
-    const size_t bounds[][2] = {{3, 0}, {0, 16 << 10}, {1, 0}};
-    for (size_t i = 0; i < 3; i++) {
-        witness w = {.mode = 2};
-        memkit_lru *c = make_told(&w, bounds[i][0], bounds[i][1], 0);
-        for (uint64_t n = 0; n < 1000; n++) {
-            assert_int_equal(set_number(c, n, (size_t)(n * 37 % 600)), 0);
-            sound(c);
-            memkit_lru_stats_t st = stats_of(c);
-            assert_true(st.max_entries == 0 || st.entries <= st.max_entries);
-        }
-        memkit_lru_stats_t st = stats_of(c);
-        assert_true(w.told[MEMKIT_LRU_EVICTED] > 900);
-        assert_int_equal(st.evictions, w.told[MEMKIT_LRU_EVICTED]);
-        memkit_lru_free(c);
-    }
-}
-
-/* -- time -- */
-
-static uint64_t fake_now;
-
-static uint64_t fake_clock(void *arg)
-{
-    assert_ptr_equal(arg, &fake_now);
-    return fake_now;
-}
-
-static void entries_expire(void **state)
-{
-    (void)state;
-    fake_now = UINT64_MAX / 2;
-    memkit_lru *c = memkit_lru_new(&(memkit_lru_opts){
-        .max_entries = 10, .ttl_ms = 100, .now_ms = fake_clock, .now_arg = &fake_now});
-    assert_non_null(c);
-    set(c, "a", "1");
-    fake_now += 60;
-    set(c, "b", "2");
-    memkit_lru_ref ref = get(c, "a"); /* a read does not prolong */
-    fake_now += 40;
-    assert_false(has(c, "a", "1"));
-    assert_true(has(c, "b", "2"));
-    assert_memory_equal(ref.data, "1", 1); /* expired while pinned */
-    memkit_lru_release(c, &ref);
-    sound(c);
-    assert_int_equal(stats_of(c).expirations, 1);
-    assert_int_equal(stats_of(c).misses, 1);
-    assert_int_equal(stats_of(c).entries, 1);
-    fake_now += 59;
-    set(c, "b", "3"); /* a set does */
-    fake_now += 99;
-    assert_true(has(c, "b", "3"));
-    fake_now += 1;
-    assert_int_equal(memkit_lru_del(c, "b", 1), 0);
-    assert_int_equal(stats_of(c).expirations, 2);
-    sound(c);
-    memkit_lru_free(c);
-}
-
-static memkit_lru_ref released_by_callback;
-
-static void release_and_look(void *arg, const void *key, size_t klen, const void *val, size_t vlen,
-                             memkit_lru_reason reason)
-{
-    (void)key;
-    (void)klen;
-    memkit_lru *c = *(memkit_lru **)arg;
-    if (reason != MEMKIT_LRU_DELETED)
-        return;
-    memkit_lru_release(c, &released_by_callback);
-    for (uint64_t n = 0; n < 20; n++) /* would take its memory, were it free */
-        set_number(c, n, vlen);
-    assert_memory_equal(val, "the value", 9);
-    sound(c);
-}
-
-static void the_last_release_in_the_callback_frees_nothing_yet(void **state)
-{
-    (void)state;
-    memkit_lru *c = NULL;
-    c = memkit_lru_new(
-        &(memkit_lru_opts){.max_entries = 4, .on_evict = release_and_look, .arg = &c});
-    assert_non_null(c);
-    set(c, "a", "the value");
-    released_by_callback = get(c, "a");
-    assert_int_equal(memkit_lru_del(c, "a", 1), 1);
-    sound(c);
-    assert_int_equal(stats_of(c).pinned_bytes, 0);
-    memkit_lru_free(c);
-}
-
-/* Small entries that the callback puts back, each in the place of another small one: a larger entry
- * finds room all the same. */
-static void set_gets_its_room_from_a_callback_that_puts_back(void **state)
-{
-    (void)state;
-    witness w = {.mode = 2};
-    memkit_lru *c = make_told(&w, 0, 16 << 10, 0);
-    for (uint64_t n = 0; n < 1000; n++)
-        assert_int_equal(set_number(c, n, 0), 0);
-    for (uint64_t n = 1000; n < 1020; n++) {
-        assert_int_equal(set_number(c, n, n % 2 == 0 ? 60 : 3000), 0);
-        assert_true(has_number(c, n));
-        sound(c);
-    }
-    memkit_lru_free(c);
-}
-
-static void what_a_callback_stores_while_the_cache_ends_is_refused(void **state)
-{
-    (void)state;
-    witness w = {.mode = 2};
-    memkit_lru *c = make_told(&w, 8, 0, 0);
-    for (uint64_t n = 0; n < 8; n++)
-        set_number(c, n, 8);
-    uint64_t sets = stats_of(c).sets;
-    memkit_lru_free(c);
-    assert_int_equal(w.told[MEMKIT_LRU_CLEARED], sets);
-    assert_int_equal(w.stored, 0);
-}
-
 /* The memory of a released entry serves another, of the same length and at the same address, that
  * is pinned itself: the stale copy must not unpin that. */
 static void a_stale_copy_does_not_unpin_another_entry(void **state)
 {
     (void)state;
-    memkit_set_fault_handler(note_fault);
-    faults = 0;
+    catch_faults();
     memkit_lru *c = make(8, 0, 0);
     set(c, "a", "1");
     memkit_lru_ref ref = get(c, "a"), copy = ref;
@@ -435,12 +263,6 @@ int main(void)
         cmocka_unit_test(bytes_full_of_pins_are_ebusy_and_nothing_goes),
         cmocka_unit_test(references_have_a_limit),
         cmocka_unit_test(misuse_of_references_is_a_fault),
-        cmocka_unit_test(on_evict_is_told_once_with_the_reason),
-        cmocka_unit_test(on_evict_may_store),
-        cmocka_unit_test(entries_expire),
-        cmocka_unit_test(the_last_release_in_the_callback_frees_nothing_yet),
-        cmocka_unit_test(set_gets_its_room_from_a_callback_that_puts_back),
-        cmocka_unit_test(what_a_callback_stores_while_the_cache_ends_is_refused),
         cmocka_unit_test(a_stale_copy_does_not_unpin_another_entry),
         cmocka_unit_test(a_bound_below_the_pinned_is_ebusy),
     };

@@ -161,12 +161,14 @@ static int change_index(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leave
 /* One piece of work towards the aim. */
 static int piece(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
 {
+    if (least_weight(s) > a->bytes)
+        return EBUSY; /* nothing that could leave would help */
     if (s->count > a->entries)
         return evict(s, a, leavers);
     if (s->resized.slots != NULL && s->count > memkit__lru_table_room(&s->resized))
         return evict(s, a, leavers);
     if (weight(s) > a->bytes)
-        return least_weight(s) > a->bytes ? EBUSY : lighten(s, a, leavers);
+        return lighten(s, a, leavers);
     if (s->resized.slots != NULL)
         return change_index(s, a, leavers);
     return s->bytes > a->bytes ? move_slots(s, a, leavers) : DONE;
