@@ -287,9 +287,9 @@ size_t memkit__lru_big_cost(const memkit__lru_entry *e);
 /* lru_unit.c - the table of units, big blocks, and what goes back to malloc */
 
 /* Shortens the table of units by at most `most` at its end that are not in use; false where there
- * is none. And what that can save once every unit without pins has gone, at best. */
+ * is none. And what it saves to have no unit behind `last` in it. */
 bool memkit__lru_units_trim(memkit__lru_shard *s, uint32_t most);
-size_t memkit__lru_units_excess(const memkit__lru_shard *s);
+size_t memkit__lru_units_excess(const memkit__lru_shard *s, uint32_t last);
 
 /* Frees all memory of a shard. */
 void memkit__lru_slab_destroy(memkit__lru_shard *s);

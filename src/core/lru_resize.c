@@ -25,9 +25,9 @@
 
 #include "core/lru.h"
 
-/* MOVED: slots that count as one piece of work; CLEARED_AT_ONCE: bytes of an index that is emptied
- * where it is. */
-enum { STEP = 64, MOVED = 8, SPARE_ROUNDS = 64, CLEARED_AT_ONCE = 64 << 10 };
+/* MOVED: slots that count as one piece of work; LOOKED: units looked at in one step;
+ * CLEARED_AT_ONCE: bytes of an index that is emptied where it is. */
+enum { STEP = 64, MOVED = 8, LOOKED = 1024, SPARE_ROUNDS = 64, CLEARED_AT_ONCE = 64 << 10 };
 enum { DONE = 0, AGAIN = -1 }; /* or an errno */
 
 /* The lock is given up, what left is told of, and somebody else may have a turn. */
@@ -61,6 +61,7 @@ typedef struct {
     size_t entries, bytes;
     size_t ceiling; /* the larger of the old bound and the new one */
     size_t rounds;  /* evictions left: on_evict may put back what it is told of */
+    size_t idle;    /* blocks still to be given back, since fewer entries need less memory */
 } aim;
 
 static size_t index_bytes(const memkit__lru_shard *s)
@@ -78,11 +79,35 @@ static size_t weight(const memkit__lru_shard *s)
     return s->bytes - index_bytes(s) + memkit__lru_table_bytes(last);
 }
 
-/* And what it holds at least, as long as nobody releases anything. */
-static size_t least_weight(const memkit__lru_shard *s)
+static uint32_t pinned_units(const memkit__lru_shard *s)
 {
-    return weight(s) - memkit__lru_units_excess(s) - (s->slab_bytes - s->pinned_slab_bytes) -
+    return (uint32_t)s->pinned_slabs + s->classes[s->big_class].pinned;
+}
+
+/* And what it holds at least, as long as nobody releases anything, where the table of units ends
+ * with `last`. */
+static size_t least_weight(const memkit__lru_shard *s, uint32_t last)
+{
+    return weight(s) - memkit__lru_units_excess(s, last) - (s->slab_bytes - s->pinned_slab_bytes) -
            (s->big_bytes - s->pinned_big);
+}
+
+/* True where the pinned entries alone are over the bound. The last of their units may matter, and
+ * is looked for only then. */
+static bool is_pinned_over(memkit__lru_shard *s, size_t bytes)
+{
+    memkit__lru_leavers none = {0, 0, NULL};
+    uint32_t last = s->unit_count - 1, looked = 0;
+    if (least_weight(s, last) <= bytes)
+        return false;
+    if (least_weight(s, pinned_units(s)) > bytes)
+        return true;
+    while (last > 0 && (last >= s->unit_count || s->units[last].pinned == 0)) {
+        last--;
+        if (++looked % LOOKED == 0)
+            pause_between_steps(s, &none);
+    }
+    return least_weight(s, last) > bytes;
 }
 
 /* Whether the shard can take the bounds, and the smaller index it may need. */
@@ -103,7 +128,7 @@ static int prepare(memkit__lru_shard *s, size_t entries, size_t bytes)
     if (anew && memkit__lru_table_init(&s->resized, room) != 0)
         return ENOMEM;
     memkit__lru_lock(s);
-    bool fits = least_weight(s) <= bytes;
+    bool fits = !is_pinned_over(s, bytes);
     memkit__lru_unlock(s);
     return fits ? DONE : EBUSY;
 }
@@ -161,7 +186,7 @@ static int change_index(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leave
 /* One piece of work towards the aim. */
 static int piece(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
 {
-    if (least_weight(s) > a->bytes)
+    if (least_weight(s, pinned_units(s)) > a->bytes)
         return EBUSY; /* nothing that could leave would help */
     if (s->count > a->entries)
         return evict(s, a, leavers);
@@ -171,7 +196,12 @@ static int piece(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
         return lighten(s, a, leavers);
     if (s->resized.slots != NULL)
         return change_index(s, a, leavers);
-    return s->bytes > a->bytes ? move_slots(s, a, leavers) : DONE;
+    if (s->bytes > a->bytes)
+        return move_slots(s, a, leavers);
+    if (a->idle == 0 || !memkit__lru_give_back_one(s))
+        return DONE;
+    a->idle--;
+    return AGAIN;
 }
 
 static int step(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
@@ -211,7 +241,11 @@ static int apply(memkit__lru_shard *s, size_t entries, size_t bytes)
 {
     memkit__lru_leavers leavers = {0, 0, NULL};
     memkit__lru_lock(s);
-    aim a = {entries, bytes, s->max_bytes > bytes ? s->max_bytes : bytes, s->count + SPARE_ROUNDS};
+    aim a = {.entries = entries,
+             .bytes = bytes,
+             .ceiling = s->max_bytes > bytes ? s->max_bytes : bytes,
+             .rounds = s->count + SPARE_ROUNDS,
+             .idle = entries < s->max_entries ? s->unit_count : 0};
     set_slab_size(s, entries, bytes);
     int result;
     while ((result = step(s, &a, &leavers)) == AGAIN)

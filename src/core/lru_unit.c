@@ -94,11 +94,10 @@ static uint32_t trimmed_room(uint32_t units)
     return units < LEAST_UNITS ? LEAST_UNITS : units;
 }
 
-size_t memkit__lru_units_excess(const memkit__lru_shard *s)
+size_t memkit__lru_units_excess(const memkit__lru_shard *s, uint32_t last)
 {
-    uint32_t pinned = (uint32_t)s->pinned_slabs + s->classes[s->big_class].pinned;
-    uint32_t least = trimmed_room(pinned + 1);
-    return least < s->unit_room ? unit_table_bytes(s->unit_room - least) : 0;
+    uint32_t room = trimmed_room(last + 1);
+    return room < s->unit_room ? unit_table_bytes(s->unit_room - room) : 0;
 }
 
 bool memkit__lru_units_trim(memkit__lru_shard *s, uint32_t most)
