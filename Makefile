@@ -78,7 +78,7 @@ COMPARE  := $(patsubst %.c,$(B)/%.o,$(wildcard $(SERVICE)/compare*.c))
 EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-compare)
 
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_*.c)))
-PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c,$(sort $(wildcard tests/prog_*.c))))
+PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c %/prog_lru_misuse.c,$(sort $(wildcard tests/prog_*.c))))
 GBENCH_PROGS := $(addprefix $(B)/tests/prog_gbench,$(if $(HAVE_GBENCH),-counted -uncounted))
 
 .DEFAULT_GOAL := all
