@@ -61,7 +61,7 @@ static uint32_t rnd(uint32_t below)
 static size_t ops_wanted(size_t otherwise)
 {
     const char *s = getenv("MEMKIT_TEST_OPS");
-    return s != NULL ? (size_t)strtoul(s, NULL, 10) : SANITIZED ? otherwise / 5 : otherwise;
+    return s != NULL ? (size_t)strtoul(s, NULL, 10) : SANITIZED ? otherwise / 10 : otherwise;
 }
 
 /* Keys of lengths 0 to 70, some of them longer than a value. */
