@@ -101,12 +101,13 @@ MEMKIT_API void memkit_lru_free(memkit_lru *c);
 /* Stores a copy of key and val, as the most recent entry; replaces the value of a key that is
  * there. key and val may lie in an entry of this cache that the caller has pinned, also the one
  * replaced. 0, or -1: EINVAL (c NULL, or a pointer NULL with a length), E2BIG (heavier than the
- * bound), EBUSY (what would have to go is pinned), ENOMEM. After an error the cache holds what it
- * held, the old value of the key too; only for ENOMEM may other entries have been evicted. O(1).
- * No malloc once the cache is full: the memory of what leaves serves what comes, for entries up to
- * a quarter of a slab (slabs are 1/64 of max_bytes, 512 bytes to 64 KiB). Larger ones have blocks
- * of their own, recycled where one of nearly the size has just become free. on_evict is told of the
- * value replaced with both still held, which may cross max_bytes meanwhile. */
+ * bound), EBUSY (what would have to go is pinned; or, hardly ever, a resize is in the way), ENOMEM.
+ * After an error the cache holds what it held, the old value of the key too; only for ENOMEM may
+ * other entries have been evicted. O(1). No malloc once the cache is full: the memory of what
+ * leaves serves what comes, for entries up to a quarter of a slab (slabs are 1/64 of max_bytes, 512
+ * bytes to 64 KiB). Larger ones have blocks of their own, recycled where one of nearly the size has
+ * just become free. on_evict is told of the value replaced with both still held, which may cross
+ * max_bytes meanwhile. */
 MEMKIT_API int memkit_lru_set(memkit_lru *c, const void *key, size_t klen, const void *val,
                               size_t vlen);
 

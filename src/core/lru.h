@@ -77,7 +77,8 @@ typedef struct memkit__lru_shard {
     pthread_mutex_t mutex;
     bool locked; /* never changes */
     bool has_ttl;
-    bool sinking; /* a resize is lowering the bounds, and entries may have to go for each set */
+    bool resizing; /* a resize is under way, and the index stays what it counts on */
+    bool sinking;  /* it evicts, and each set evicts one for the one it stores */
     uint8_t big_class;
     uint8_t era; /* slabs of another one are of the bounds before a resize; 0 is never current */
     memkit__lru_unit *units;

@@ -229,8 +229,8 @@ static bool is_full(memkit__lru_shard *s)
         return true;
     if (MEMKIT_LIKELY(s->count < memkit__lru_table_room(&s->index.now)))
         return false;
-    /* While the last change of size is under way, it has to end first: a few sets at most. */
-    if (s->index.old.slots != NULL)
+    /* While a change of size is under way, it has to end first: a few sets at most. */
+    if (s->index.old.slots != NULL || s->resizing)
         return true;
     grow_index(s);
     return s->count >= memkit__lru_table_room(&s->index.now);

@@ -23,7 +23,7 @@
  */
 #include <sched.h>
 
-#include "core/lru.h"
+#include "core/lru_unit.h"
 
 /* MOVED: slots that count as one piece of work; LOOKED: units looked at in one step;
  * CLEARED_AT_ONCE: bytes of an index that is emptied where it is. */
@@ -115,6 +115,7 @@ static int prepare(memkit__lru_shard *s, size_t entries, size_t bytes)
 {
     drain_cleared(s);
     memkit__lru_lock(s);
+    s->resizing = true;
     size_t pinned = s->pinned - s->gone_pinned;
     size_t room = memkit__lru_wanted_index(s->cache, entries, bytes);
     if (room < pinned)
@@ -204,6 +205,18 @@ static int piece(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
     return AGAIN;
 }
 
+/* The bound in force: what is held, or the new one; and as long as the old index is there, room for
+ * a slab beside it, lest a set find none. With two indexes it may rise again, below the ceiling. */
+static void sink_bytes(memkit__lru_shard *s, const aim *a)
+{
+    size_t least = s->bytes - s->slab_bytes - s->big_bytes +
+                   memkit__lru_slab_cost(s->slab_granules) + memkit__lru_unit_growth(s);
+    least = least > s->bytes ? least : s->bytes;
+    least = least > a->bytes ? least : a->bytes;
+    if (least < s->max_bytes || s->max_bytes < s->bytes)
+        s->max_bytes = least < a->ceiling ? least : a->ceiling;
+}
+
 static int step(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
 {
     int result = AGAIN;
@@ -211,10 +224,7 @@ static int step(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
         result = piece(s, a, leavers);
     if (s->sinking)
         s->max_entries = s->count > 0 ? s->count : 1;
-    if (s->max_bytes > a->bytes)
-        s->max_bytes = s->bytes > a->bytes ? s->bytes : a->bytes;
-    else if (s->max_bytes < s->bytes)
-        s->max_bytes = s->bytes; /* two indexes, below the ceiling */
+    sink_bytes(s, a);
     return result;
 }
 
@@ -231,7 +241,7 @@ static void set_slab_size(memkit__lru_shard *s, size_t entries, size_t bytes)
 
 static void set_bounds(memkit__lru_shard *s, size_t entries, size_t bytes)
 {
-    s->sinking = false;
+    s->resizing = s->sinking = false;
     s->max_entries = entries;
     s->max_bytes = bytes;
 }
@@ -347,7 +357,9 @@ static void clear_shard(memkit__lru_shard *s)
     memkit__lru_lock(s);
     size_t before = index_bytes(s);
     memkit__lru_table left = fresh, old = s->index.old;
-    if (fresh.slots != NULL && memkit__lru_table_bytes(&fresh) <= before) {
+    /* Not where a resize has made the index smaller meanwhile. */
+    if (fresh.slots != NULL &&
+        memkit__lru_table_bytes(&fresh) <= memkit__lru_table_bytes(&s->index.now)) {
         left = s->index.now;
         s->index.now = fresh;
     } else {

@@ -294,7 +294,7 @@ int memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes)
         small ? memkit__lru_slab_cost(s->slab_granules) : memkit__lru_big_cost_for(entry_bytes);
     size_t fixed = s->bytes - s->slab_bytes - s->big_bytes, least;
     if (!memkit__add(fixed, cost, &least) || least > s->max_bytes)
-        return E2BIG;
+        return s->resizing ? EBUSY : E2BIG; /* two indexes may be in the way, for a moment */
     if (MEMKIT_LIKELY(s->pinned == 0))
         return 0;
     if (small) {
