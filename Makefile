@@ -241,9 +241,10 @@ test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS)
 
 ## valgrind     the core's tests under valgrind: any error or lost block fails (make deps-ci)
 .PHONY: valgrind
-VALGRIND_TESTS := $(addprefix $(B)/tests/,test_buf test_arena test_pool test_pool_threads test_lru test_lru_refs test_metrics test_stats)
+VALGRIND_TESTS := $(addprefix $(B)/tests/,test_buf test_arena test_pool test_pool_threads test_metrics test_stats) \
+    $(B)/tests/test_lru $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads)
 valgrind: $(VALGRIND_TESTS)
-	$(Q)$(TEST_ENV) TEST_TIMEOUT=600 \
+	$(Q)$(TEST_ENV) TEST_TIMEOUT=600 MEMKIT_TEST_OPS=1500 \
 	    TEST_UNDER='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect,possible' \
 	    tests/run.sh $(VALGRIND_TESTS)
 

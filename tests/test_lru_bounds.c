@@ -65,6 +65,29 @@ static void a_small_cache_grows_and_shrinks_again(void **state)
     memkit_lru_free(c);
 }
 
+/* The most recent entry lies in the last of very many units: it must not keep their table alive. */
+static void a_table_of_units_is_not_in_the_way(void **state)
+{
+    (void)state;
+    for (size_t keep = 1; keep < 4; keep++) {
+        memkit_lru *c = make(0, 40 << 10, 0);
+        assert_int_equal(memkit_lru_resize(c, 0, 8 << 20), 0);
+        for (uint64_t n = 0; n < 3000; n++)
+            assert_int_equal(set_number(c, n, 2500), 0); /* the last ones in new units */
+        for (uint64_t n = 0; n < 3000 - keep; n++)
+            memkit_lru_del(c, &n, 8);
+        sound(c);
+        assert_int_equal(memkit_lru_resize(c, 0, 10 << 10), 0);
+        sound(c);
+        for (uint64_t n = 5000; n < 5050; n++) {
+            assert_int_equal(set_number(c, n, 150), 0);
+            assert_true(has_number(c, n));
+        }
+        sound(c);
+        memkit_lru_free(c);
+    }
+}
+
 static void clear_empties(void **state)
 {
     (void)state;
@@ -146,6 +169,7 @@ int main(void)
         cmocka_unit_test(resize_evicts_in_order),
         cmocka_unit_test(a_large_cache_shrinks_to_a_small_one),
         cmocka_unit_test(a_small_cache_grows_and_shrinks_again),
+        cmocka_unit_test(a_table_of_units_is_not_in_the_way),
         cmocka_unit_test(clear_empties),
         cmocka_unit_test(clear_gives_a_grown_index_back),
         cmocka_unit_test(a_resized_cache_holds_what_a_new_one_would),

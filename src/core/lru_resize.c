@@ -184,6 +184,21 @@ static int change_index(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leave
     return AGAIN;
 }
 
+/* True where the new bound would leave no room for a slab: a last entry keeps a long table of units
+ * alive, say. Pins may make it so for good; that is no reason to refuse. */
+static bool is_cramped(const memkit__lru_shard *s, const aim *a)
+{
+    return weight(s) - s->slab_bytes - s->big_bytes + memkit__lru_slab_cost(s->slab_granules) +
+               memkit__lru_unit_growth(s) >
+           a->bytes;
+}
+
+static bool can_lighten(const memkit__lru_shard *s, const aim *a)
+{
+    return (s->count + s->cleared_count > 0 && a->rounds > 0) || s->empty_slab != 0 ||
+           s->units[s->unit_count - 1].base == NULL;
+}
+
 /* One piece of work towards the aim. */
 static int piece(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
 {
@@ -193,7 +208,7 @@ static int piece(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
         return evict(s, a, leavers);
     if (s->resized.slots != NULL && s->count > memkit__lru_table_room(&s->resized))
         return evict(s, a, leavers);
-    if (weight(s) > a->bytes)
+    if (weight(s) > a->bytes || (is_cramped(s, a) && can_lighten(s, a)))
         return lighten(s, a, leavers);
     if (s->resized.slots != NULL)
         return change_index(s, a, leavers);

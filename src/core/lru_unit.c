@@ -102,14 +102,15 @@ size_t memkit__lru_units_excess(const memkit__lru_shard *s, uint32_t last)
 
 bool memkit__lru_units_trim(memkit__lru_shard *s, uint32_t most)
 {
+    uint32_t before = s->unit_count;
     for (; most > 0 && s->unit_count > 1 && s->units[s->unit_count - 1].base == NULL; most--)
         unlist_unused(s, --s->unit_count);
     uint32_t room = trimmed_room(s->unit_count);
     if (room >= s->unit_room)
-        return false;
+        return s->unit_count < before;
     memkit__lru_unit *units = realloc(s->units, unit_table_bytes(room));
     if (units == NULL) /* still the larger block */
-        return false;
+        return s->unit_count < before;
     s->units = units;
     s->bytes -= unit_table_bytes(s->unit_room) - unit_table_bytes(room);
     s->unit_room = room;
