@@ -28,6 +28,7 @@
 typedef struct {
     const chart *c;
     double x_max, y_min, y_max; /* y: logarithms, on a log scale */
+    double log_step;            /* between its ticks, where that is the same for all; else 0 */
     double x_tick[CHART_TICKS_MAX], y_tick[CHART_TICKS_MAX];
     size_t x_ticks, y_ticks;
 } axes;
@@ -69,21 +70,49 @@ size_t chart_ticks(double max, int most, double tick[CHART_TICKS_MAX])
     return n < CHART_TICKS_MAX ? n + 1 : CHART_TICKS_MAX;
 }
 
-/* Decades; within a few of them also 2 and 5, so that there are ticks enough. */
+/* 1, 2 or 5 times a power of ten, not above v. */
+static double round_down(double v)
+{
+    double up = round_up(v);
+    if (up <= v * (1 + 1e-9))
+        return up;
+    double lead = up / pow(10, floor(log10(up) + 1e-9));
+    return lead > 4 ? up * 0.4 : up / 2;
+}
+
+static void add_log_tick(axes *a, double v)
+{
+    if (a->y_ticks < CHART_TICKS_MAX)
+        a->y_tick[a->y_ticks++] = log10(v);
+}
+
+/* Round values that lie evenly enough: decades over a wide range, 1-2-5 over two, and within one
+ * of them equal steps, which are then far apart on a log scale too. */
 static void log_ticks(axes *a, double min, double max)
 {
-    a->y_min = floor(log10(min) + 1e-9);
-    a->y_max = ceil(log10(max) - 1e-9);
-    if (a->y_max <= a->y_min)
-        a->y_max = a->y_min + 1;
-    double decades = a->y_max - a->y_min, each = ceil(decades / 7);
-    for (double d = a->y_min; d <= a->y_max + 1e-9; d += each) {
-        for (int m = 1; m <= 5 && a->y_ticks < CHART_TICKS_MAX; m += m == 2 ? 3 : 1) {
-            if (m > 1 && (decades > 2.5 || d + 1 > a->y_max + 1e-9))
-                break;
-            a->y_tick[a->y_ticks++] = d + log10(m);
-        }
+    double low = round_down(min), high = round_up(max);
+    if (high <= low * (1 + 1e-9))
+        high = round_up(low * 1.5);
+    double decades = log10(high / low), step = 0;
+    if (decades > 2.5) {
+        low = pow(10, floor(log10(low) + 1e-9));
+        high = pow(10, ceil(log10(high) - 1e-9));
+        double each = pow(10, ceil(log10(high / low) / 7 - 1e-9));
+        for (double v = low; v <= high * (1 + 1e-9); v *= each)
+            add_log_tick(a, v);
+    } else if (decades > 0.75) {
+        for (double v = low; v <= high * (1 + 1e-9); v = round_up(v * 1.5))
+            add_log_tick(a, v);
+    } else {
+        step = round_up((high - low) / 6); /* never more than low: no tick at 0 */
+        low = step * floor(min / step + 1e-9);
+        high = fmax(step * ceil(max / step - 1e-9), low + step);
+        for (double v = low; v <= high + step / 2; v += step)
+            add_log_tick(a, v);
     }
+    a->log_step = step;
+    a->y_min = log10(low);
+    a->y_max = fmax(log10(high), a->y_tick[a->y_ticks - 1]);
 }
 
 static void span(axes *a, const chart *c)
@@ -137,7 +166,7 @@ static void text(FILE *f, const char *css, double x, double y, const char *s)
     fputs("</text>\n", f);
 }
 
-/* As many decimals as the step between ticks has. */
+/* As many decimals as the step between ticks has, or on a log scale the tick itself. */
 static const char *tick_text(char *buf, size_t cap, double v, double step)
 {
     int decimals = step >= 1 ? 0 : (int)ceil(-log10(step) - 1e-9);
@@ -155,8 +184,8 @@ static void axis_y(FILE *f, const axes *a)
         double v = a->c->log_y ? pow(10, a->y_tick[i]) : a->y_tick[i];
         double y = at_y(a, a->y_tick[i]);
         fprintf(f, "<path class=\"grid\" d=\"M%.1f %.1fH%.1f\"/>\n", LEFT, y, RIGHT);
-        text(f, "tick y", LEFT - 6, y + 4,
-             tick_text(buf, sizeof buf, v, a->c->log_y ? v : a->y_tick[1]));
+        double step = !a->c->log_y ? a->y_tick[1] : a->log_step > 0 ? a->log_step : v;
+        text(f, "tick y", LEFT - 6, y + 4, tick_text(buf, sizeof buf, v, step));
     }
     text(f, "label", 4, 12, a->c->y_label);
 }
@@ -252,7 +281,7 @@ void chart_svg(FILE *f, const chart *c, const char *id)
     fputs("</desc>\n", f);
     axis_y(f, &a);
     axis_x(f, &a);
-    for (size_t i = 0; i < c->lines; i++)
+    for (size_t i = c->lines; i-- > 0;) /* the first one, which has gaps, on top */
         curve(f, &a, &c->line[i]);
     fputs("</svg>\n", f);
 }

@@ -14,6 +14,7 @@
 
 #define ROWS_MOST 120 /* of a table: a run of an hour has 3,600 seconds */
 #define APART_S   0.4 /* moments of two runs less than this apart share a row */
+#define PART_S    0.5
 
 typedef enum { Y_BYTES, Y_COUNT, Y_MS } quantity;
 
@@ -55,42 +56,55 @@ static size_t latency_points(const cmp_run *run, chart_point *p)
     return PERCENTILES;
 }
 
-/* From one sample with counters to the next, the scrapes' own taken off. */
+/* A counter at moments of the run. A rate over a small part of a second, such as the last one has,
+ * would say more of chance than of the service: it is taken over the second before it as well. */
+typedef struct {
+    double t[2], n[2]; /* of the last point and the one before */
+    size_t points;
+} meter;
+
+static double meter_rate(meter *m, double t, double n)
+{
+    int from = m->points > 0 && t - m->t[0] < PART_S ? 1 : 0;
+    double dt = t - m->t[from], rate = dt > 0 ? (n - m->n[from]) / dt : NAN;
+    m->t[1] = m->t[0];
+    m->n[1] = m->n[0];
+    m->t[0] = t;
+    m->n[0] = n;
+    m->points++;
+    return rate;
+}
+
+/* Of samples with counters, the scrapes' own allocations taken off. */
 static size_t allocation_points(const cmp_run *run, bool bytes, chart_point *p)
 {
     size_t n = 0;
-    const cmp_counters *was = &run->start, *cost = &run->scrape_cost;
-    double t = 0;
-    uint64_t scrapes = 0;
-    if (!was->ok || !was->hooked)
-        return 0;
-    for (size_t i = 0; i < run->samples; i++) {
+    const cmp_counters *start = &run->start, *cost = &run->scrape_cost;
+    meter m = {0};
+    for (size_t i = 0; i < run->samples && start->ok && start->hooked; i++) {
         const cmp_sample *s = &run->sample[i];
         if (!s->c.ok || !s->c.hooked)
             continue;
         double grown =
-            bytes ? cmp_grown((double)was->total_alloc_bytes, (double)s->c.total_alloc_bytes,
-                              (double)cost->total_alloc_bytes, s->scrapes - scrapes)
-                  : cmp_grown((double)was->mallocs, (double)s->c.mallocs, (double)cost->mallocs,
-                              s->scrapes - scrapes);
-        p[n++] = (chart_point){s->t_s, s->t_s > t ? grown / (s->t_s - t) : NAN};
-        was = &s->c;
-        t = s->t_s;
-        scrapes = s->scrapes;
+            bytes ? cmp_grown((double)start->total_alloc_bytes, (double)s->c.total_alloc_bytes,
+                              (double)cost->total_alloc_bytes, s->scrapes)
+                  : cmp_grown((double)start->mallocs, (double)s->c.mallocs, (double)cost->mallocs,
+                              s->scrapes);
+        p[n++] = (chart_point){s->t_s, meter_rate(&m, s->t_s, grown)};
     }
     return n;
 }
 
 static size_t second_points(const cmp_run *run, bool p99, chart_point *p)
 {
-    double t = 0;
+    meter m = {0};
+    double answered = 0;
     for (size_t i = 0; i < run->load.seconds; i++) {
         const load_second *s = &run->load.second[i];
-        double y = p99          ? s->answered > 0 ? (double)s->p99_ns / 1e6 : NAN
-                   : s->t_s > t ? (double)s->answered / (s->t_s - t)
-                                : NAN;
-        p[i] = (chart_point){s->t_s, y};
-        t = s->t_s;
+        answered += (double)s->answered;
+        double rate = meter_rate(&m, s->t_s, answered);
+        double latency = s->answered > 0 ? (double)s->p99_ns / 1e6 : NAN;
+        p[i] = (chart_point){s->t_s, p99 ? latency : rate};
     }
     return run->load.seconds;
 }
@@ -236,8 +250,8 @@ static void finding(FILE *f, const cmp_run *run, bool queued)
         snprintf(text, sizeof text, "%s died under this load: its curve ends there.", name);
     else if (queued && cmp_broke_down(run))
         snprintf(text, sizeof text,
-                 "%s broke down here: it answered %s of %s requests a second, and the others "
-                 "waited in a queue until they were given up.",
+                 "%s broke down here: it answered %s of %s requests a second in time; the others "
+                 "waited in a queue, and were answered late or never.",
                  name, cmp_number(reached, sizeof reached, run->load.rate_reached, 0),
                  cmp_number(wanted, sizeof wanted, run->rate, 0));
     else
@@ -285,7 +299,7 @@ static int curve_html(FILE *f, cmp_curve which, const cmp_run run[CMP_SIDES], si
     if (which == CURVE_LATENCY) {
         c.x_name = percentile_name;
         c.x_names = PERCENTILES;
-        c.x_label = "share of requests that were as fast";
+        c.x_label = "percentile of all requests";
     }
     rescale(which, &c, p, label, sizeof label);
     snprintf(id, sizeof id, "%s-%zu", curves[which].key, population);

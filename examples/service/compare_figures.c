@@ -216,7 +216,9 @@ size_t cmp_complaints(const cmp_run *r, cmp_sentence out[CMP_SENTENCES_MAX])
             r->sample[r->end_sample - 1].t_s);
     if (r->proc_sample > 0)
         say(&l, "CPU and RSS are of %.1f s after the start", r->sample[r->proc_sample - 1].t_s);
-    if (r->timing && r->end.ok && !(r->timing_start.ok && r->timing_end.ok))
+    if (r->timing && r->end.ok &&
+        !(r->timing_start.ok && r->timing_end.ok &&
+          r->timing_start.buckets == r->timing_end.buckets))
         say(&l, "malloc was not timed (no memkit_malloc_duration_seconds in /metrics): no figures "
                 "of its time");
     complain_of_requests(r, &l);

@@ -58,10 +58,18 @@ static const char head[] =
     "details .wide { max-height: 20rem; overflow-y: auto; }\n"
     "</style>\n</head>\n<body>\n<main>\n";
 
+static const char intro[] =
+    "<p>The same service as it was found and mended with memkit, one after the other under the "
+    "same "
+    "load. In every curve <em>before</em> is dashed and <em>after</em> is solid. How all of it was "
+    "measured is said under Notes.</p>\n";
+
 int cmp_write_html(FILE *f, const void *report)
 {
     cmp_emit e = {.f = f, .form = FORM_HTML};
     fputs(head, f);
+    cmp_emit_title(&e, "memkit: the service before and after");
+    fputs(intro, f);
     cmp_report_emit(&e, report);
     fputs("</main>\n</body>\n</html>\n", f);
     if (e.failed)

@@ -336,7 +336,6 @@ bool cmp_report_void(const cmp_report *r)
 
 void cmp_report_emit(cmp_emit *e, const cmp_report *r)
 {
-    cmp_emit_title(e, "memkit: the service before and after");
     for (size_t i = 0; i < r->populations; i++)
         population(e, r, i);
     saturation(e, r);
@@ -351,6 +350,7 @@ void cmp_report_emit(cmp_emit *e, const cmp_report *r)
 int cmp_write_markdown(FILE *f, const void *report)
 {
     cmp_emit e = {.f = f, .form = FORM_MARKDOWN};
+    cmp_emit_title(&e, "memkit: the service before and after");
     cmp_report_emit(&e, report);
     return 0;
 }
