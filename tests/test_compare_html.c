@@ -297,7 +297,7 @@ static void a_point_lies_where_its_value_is(void **state)
     assert_non_null(f);
     chart_svg(f, &c, "one");
     fclose(f);
-    assert_non_null(strstr(text, " d=\"M54.0 190.0L222.0 107.0L390.0 24.0\""));
+    assert_non_null(strstr(text, " d=\"M54.0 176.0L193.0 100.0L332.0 24.0\""));
     assert_non_null(strstr(text, "n: first 0.00, last 100.00, at most 100.00."));
     free(text);
 }

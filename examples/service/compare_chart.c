@@ -1,6 +1,6 @@
 /* compare_chart.c - see compare_chart.h.
  *
- * The drawing is 400 units wide, about as wide as it is shown in a column or on a phone, so that
+ * The drawing is 340 units wide, about as wide as it is shown in a column or on a phone, so that
  * its text is as large as the page's, whatever the screen. Colours, dashes and sizes of text are
  * the page's style; here are only places.
  *
@@ -16,12 +16,12 @@
 
 #include "compare_emit.h"
 
-#define WIDTH       400.0
-#define HEIGHT      230.0
+#define WIDTH       340.0
+#define HEIGHT      215.0
 #define LEFT        54.0
-#define RIGHT       390.0
+#define RIGHT       332.0
 #define TOP         24.0
-#define BOTTOM      190.0
+#define BOTTOM      176.0
 #define MARKED_MOST 12 /* points of a line up to which each is marked */
 
 /* What the axes span, with their ticks. */
@@ -169,7 +169,7 @@ static void text(FILE *f, const char *css, double x, double y, const char *s)
 /* As many decimals as the step between ticks has, or on a log scale the tick itself. */
 static const char *tick_text(char *buf, size_t cap, double v, double step)
 {
-    int decimals = step >= 1 ? 0 : (int)ceil(-log10(step) - 1e-9);
+    int decimals = step >= 1 || v == 0 ? 0 : (int)ceil(-log10(step) - 1e-9);
     if (v >= 1e9 || (v > 0 && decimals > 6)) {
         snprintf(buf, cap, "%.0e", v);
         return buf;
