@@ -344,11 +344,11 @@ static void log_ticks_are(double low, double high, const char *want)
 static void a_log_scale_has_round_ticks_whatever_it_spans(void **state)
 {
     (void)state;
-    log_ticks_are(10.3, 15, "10 12 14 16 ");
-    log_ticks_are(10, 10, "10 12 ");
+    log_ticks_are(10.3, 15, "10 12 14 16 18 20 ");
+    log_ticks_are(10, 10, "10 12 14 16 18 20 ");
     log_ticks_are(11, 180, "10 20 50 100 200 ");
     log_ticks_are(0.03, 2500, "0.01 0.1 1 10 100 1,000 10,000 ");
-    log_ticks_are(0.4, 0.41, "0.40 0.45 ");
+    log_ticks_are(0.4, 0.41, "0.20 0.25 0.30 0.35 0.40 0.45 0.50 ");
 }
 
 static void a_rate_over_a_part_of_a_second_is_taken_with_the_one_before(void **state)

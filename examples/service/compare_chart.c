@@ -87,7 +87,8 @@ static void add_log_tick(axes *a, double v)
 }
 
 /* Round values that lie evenly enough: decades over a wide range, 1-2-5 over two, and within one
- * of them equal steps, which are then far apart on a log scale too. */
+ * of them equal steps, which are then far apart on a log scale too. The scale spans a factor of two
+ * at least, or a hair's breadth of a difference would fill it. */
 static void log_ticks(axes *a, double min, double max)
 {
     double low = round_down(min), high = round_up(max);
@@ -104,9 +105,7 @@ static void log_ticks(axes *a, double min, double max)
         for (double v = low; v <= high * (1 + 1e-9); v = round_up(v * 1.5))
             add_log_tick(a, v);
     } else {
-        step = round_up((high - low) / 6); /* never more than low: no tick at 0 */
-        low = step * floor(min / step + 1e-9);
-        high = fmax(step * ceil(max / step - 1e-9), low + step);
+        step = round_up((high - low) / 6);
         for (double v = low; v <= high + step / 2; v += step)
             add_log_tick(a, v);
     }

@@ -54,6 +54,7 @@ static const char head[] =
     ".before { stroke: var(--before); } .after { stroke: var(--after); }\n"
     "path.before { stroke-dasharray: 5 3; }\n"
     ".mark { stroke-width: 2; fill: var(--raised); } .mark.after { fill: var(--after); }\n"
+    "@media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding: .2rem .3rem; } }\n"
     "details { margin-top: .25rem; } summary { cursor: pointer; font-size: .85rem; }\n"
     "details .wide { max-height: 20rem; overflow-y: auto; }\n"
     "</style>\n</head>\n<body>\n<main>\n";
