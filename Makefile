@@ -214,7 +214,7 @@ $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=a
 $(B)/tests/test_hook $(B)/tests/test_hook_preload: $(PROF_A)
 $(B)/tests/test_hook $(B)/tests/test_hook_preload: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 $(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare_figures: $(LOAD)
-$(addprefix $(B)/tests/,test_compare_timing test_compare_html tools_prometheus tools_browser): $(filter-out %/compare_main.o,$(COMPARE)) $(LOAD)
+$(addprefix $(B)/tests/,test_compare_timing test_compare_html test_compare_chart tools_prometheus tools_browser): $(filter-out %/compare_main.o,$(COMPARE)) $(LOAD)
 
 $(PROGS): $(B)/tests/%: $(B)/tests/%.o
 	$(say) LD $@

@@ -285,72 +285,6 @@ static void a_curve_has_the_points_that_the_json_has(void **state)
     }
 }
 
-static void a_point_lies_where_its_value_is(void **state)
-{
-    (void)state;
-    const chart_point p[] = {{0, 0}, {5, 50}, {10, 100}};
-    chart c = {.title = "T", .x_label = "x", .y_label = "y", .lines = 1};
-    c.line[0] = (chart_line){.name = "n", .css = "before", .p = p, .n = 3};
-    char *text = NULL;
-    size_t n;
-    FILE *f = open_memstream(&text, &n);
-    assert_non_null(f);
-    chart_svg(f, &c, "one");
-    fclose(f);
-    assert_non_null(strstr(text, " d=\"M54.0 176.0L193.0 100.0L332.0 24.0\""));
-    assert_non_null(strstr(text, "n: first 0.00, last 100.00, at most 100.00."));
-    free(text);
-}
-
-static void ticks_are_round(void **state)
-{
-    (void)state;
-    static const struct {
-        double max, step;
-        size_t n;
-    } want[] = {{100, 20, 6}, {99, 20, 6}, {101, 50, 4},   {0.7, 0.2, 5},
-                {5, 1, 6},    {31, 10, 5}, {1e12, 2e11, 6}};
-    double tick[CHART_TICKS_MAX];
-    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
-        size_t n = chart_ticks(want[i].max, 5, tick);
-        if (n != want[i].n || fabs(tick[1] - want[i].step) > 1e-9 * want[i].step)
-            fail_msg("%g: %zu ticks, each %g", want[i].max, n, tick[1]);
-        assert_true(tick[n - 1] >= want[i].max * (1 - 1e-9));
-    }
-    assert_true(chart_ticks(0, 5, tick) >= 2); /* an axis has a length */
-}
-
-/* The texts of the ticks of the chart's y axis, from below. */
-static void log_ticks_are(double low, double high, const char *want)
-{
-    const chart_point p[] = {{0, low}, {1, high}};
-    chart c = {.title = "T", .x_label = "x", .y_label = "y", .lines = 1, .log_y = true};
-    char got[400] = "", *text = NULL;
-    size_t n;
-    c.line[0] = (chart_line){.name = "n", .css = "before", .p = p, .n = 2};
-    FILE *f = open_memstream(&text, &n);
-    assert_non_null(f);
-    chart_svg(f, &c, "one");
-    fclose(f);
-    numbers_only(text);
-    for (const char *at = text; (at = strstr(at, "class=\"tick y\"")) != NULL;) {
-        at = strchr(at, '>') + 1;
-        snprintf(got + strlen(got), sizeof got - strlen(got), "%.*s ", (int)strcspn(at, "<"), at);
-    }
-    free(text);
-    assert_string_equal(got, want);
-}
-
-static void a_log_scale_has_round_ticks_whatever_it_spans(void **state)
-{
-    (void)state;
-    log_ticks_are(10.3, 15, "10 12 14 16 18 20 ");
-    log_ticks_are(10, 10, "10 12 14 16 18 20 ");
-    log_ticks_are(11, 180, "10 20 50 100 200 ");
-    log_ticks_are(0.03, 2500, "0.01 0.1 1 10 100 1,000 10,000 ");
-    log_ticks_are(0.4, 0.41, "0.20 0.25 0.30 0.35 0.40 0.45 0.50 ");
-}
-
 static void a_rate_over_a_part_of_a_second_is_taken_with_the_one_before(void **state)
 {
     (void)state;
@@ -485,9 +419,6 @@ int main(void)
         cmocka_unit_test_teardown(the_page_holds_every_population_and_needs_nothing_else,
                                   tear_down),
         cmocka_unit_test_teardown(a_curve_has_the_points_that_the_json_has, tear_down),
-        cmocka_unit_test(a_point_lies_where_its_value_is),
-        cmocka_unit_test(ticks_are_round),
-        cmocka_unit_test(a_log_scale_has_round_ticks_whatever_it_spans),
         cmocka_unit_test_teardown(a_rate_over_a_part_of_a_second_is_taken_with_the_one_before,
                                   tear_down),
         cmocka_unit_test_teardown(names_cannot_break_the_page, tear_down),
