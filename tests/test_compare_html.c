@@ -285,7 +285,7 @@ static void a_curve_has_the_points_that_the_json_has(void **state)
     }
 }
 
-static void a_rate_over_a_part_of_a_second_is_taken_with_the_one_before(void **state)
+static void a_part_of_a_second_is_not_taken_for_a_whole_one(void **state)
 {
     (void)state;
     fill(3);
@@ -293,12 +293,14 @@ static void a_rate_over_a_part_of_a_second_is_taken_with_the_one_before(void **s
     chart_point p[8];
     run->sample[2].t_s = 2.25; /* 10,000 more of 12,000 in 1.25 s */
     run->sample[2].c.mallocs = 22000;
-    run->load.second[2] = (load_second){.t_s = 2.25, .answered = 200};
+    run->load.second[2] = (load_second){.t_s = 2.25, .answered = 200, .p99_ns = 9};
     assert_int_equal(cmp_curve_points(run, CURVE_ALLOCATIONS, p), 3);
     assert_true(fabs(p[1].y - 10000) < 1e-6 && fabs(p[2].y - 12000 / 1.25) < 1e-6);
     assert_int_equal(cmp_curve_points(run, CURVE_RATE, p), 3);
     assert_true(fabs(p[0].y - 1000) < 1e-6 && fabs(p[2].y - 1200 / 1.25) < 1e-6);
-    run->scrape_cost.mallocs = 100; /* each sample's own scrape is not the load's */
+    assert_int_equal(cmp_curve_points(run, CURVE_P99, p), 3);
+    assert_true(p[1].y > 0 && isnan(p[2].y)); /* there is no p99 of it */
+    run->scrape_cost.mallocs = 100;           /* each sample's own scrape is not the load's */
     for (size_t i = 0; i < 3; i++)
         run->sample[i].scrapes = i + 1;
     assert_int_equal(cmp_curve_points(run, CURVE_ALLOCATIONS, p), 3);
@@ -419,8 +421,7 @@ int main(void)
         cmocka_unit_test_teardown(the_page_holds_every_population_and_needs_nothing_else,
                                   tear_down),
         cmocka_unit_test_teardown(a_curve_has_the_points_that_the_json_has, tear_down),
-        cmocka_unit_test_teardown(a_rate_over_a_part_of_a_second_is_taken_with_the_one_before,
-                                  tear_down),
+        cmocka_unit_test_teardown(a_part_of_a_second_is_not_taken_for_a_whole_one, tear_down),
         cmocka_unit_test_teardown(names_cannot_break_the_page, tear_down),
         cmocka_unit_test(what_is_utf_8_stays),
         cmocka_unit_test_teardown(runs_without_data_come_through, tear_down),

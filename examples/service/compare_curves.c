@@ -102,8 +102,9 @@ static size_t second_points(const cmp_run *run, bool p99, chart_point *p)
     for (size_t i = 0; i < run->load.seconds; i++) {
         const load_second *s = &run->load.second[i];
         answered += (double)s->answered;
+        bool part = i > 0 && s->t_s - m.t[0] < PART_S; /* its few answers have no p99 */
         double rate = meter_rate(&m, s->t_s, answered);
-        double latency = s->answered > 0 ? (double)s->p99_ns / 1e6 : NAN;
+        double latency = s->answered > 0 && !part ? (double)s->p99_ns / 1e6 : NAN;
         p[i] = (chart_point){s->t_s, p99 ? latency : rate};
     }
     return run->load.seconds;
