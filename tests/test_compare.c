@@ -115,6 +115,9 @@ static void time_in_malloc_has_a_run_of_its_own(void **state)
     assert_int_equal(occurrences("a/out/report.json", "\"malloc_us_per_request\": 4,"), 1);
     must_contain("a/out/report.json", "{\"seconds\": 1.024e-06, \"calls\": 2000}");
     must_not_contain("stdout", "not timed");
+    must_contain("a/out/before-malloc-timed.log", "mock: timed");
+    must_contain("a/out/before-uniform-24.log", "mock: not timed");
+    must_contain("a/out/after-without-counters.log", "mock: not timed");
 }
 
 static void the_page_is_written_beside_the_text_and_holds_the_same(void **state)

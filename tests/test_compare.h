@@ -146,6 +146,7 @@ HELPER int mock_service(bool before)
     const char *addr = getenv("LISTEN_ADDR");
     if (addr == NULL || strcmp(addr, "127.0.0.1:0") != 0)
         return 7;
+    fprintf(stderr, "mock: %s\n", getenv("MEMKIT_TIMING") != NULL ? "timed" : "not timed");
     fprintf(stderr, "mock: listening on 127.0.0.1:%u\n", ntohs(a.sin_port));
     for (;;) {
         if (epoll_wait(ep, &ev, 1, -1) != 1)
