@@ -34,12 +34,12 @@ static void a_point_lies_where_its_value_is(void **state)
     (void)state;
     const chart_point p[] = {{0, 0}, {5, 50}, {10, 100}};
     char *text = drawn(p, 3, false);
-    assert_non_null(strstr(text, " d=\"M54.0 176.0L193.0 100.0L332.0 24.0\""));
+    assert_non_null(strstr(text, " d=\"M54.0 176.0L188.0 100.0L322.0 24.0\""));
     assert_non_null(strstr(text, "n: first 0.00, last 100.00, at most 100.00."));
     free(text);
     const chart_point q[] = {{0, 1}, {5, 100}, {10, 10000}};
     text = drawn(q, 3, true);
-    assert_non_null(strstr(text, " d=\"M54.0 176.0L193.0 100.0L332.0 24.0\""));
+    assert_non_null(strstr(text, " d=\"M54.0 176.0L188.0 100.0L322.0 24.0\""));
     free(text);
 }
 
@@ -48,11 +48,15 @@ static void what_has_no_value_is_a_gap(void **state)
     (void)state;
     const chart_point p[] = {{0, 10}, {5, NAN}, {10, 20}, {10, INFINITY}, {10, -1}};
     char *text = drawn(p, 5, false);
-    assert_non_null(strstr(text, " d=\"M54.0 100.0M332.0 24.0\""));
+    assert_non_null(strstr(text, " d=\"M54.0 100.0M322.0 24.0\""));
     free(text);
     const chart_point zero[] = {{0, 10}, {5, 0}, {10, 20}}; /* which a log scale has no place for */
     text = drawn(zero, 3, true);
-    assert_non_null(strstr(text, " d=\"M54.0 176.0M332.0 24.0\""));
+    assert_non_null(strstr(text, " d=\"M54.0 176.0M322.0 24.0\""));
+    free(text);
+    const chart_point last[] = {{0, 0}, {5, 100}, {10, NAN}}; /* the axis goes on to it */
+    text = drawn(last, 3, false);
+    assert_non_null(strstr(text, " d=\"M54.0 176.0L188.0 24.0\""));
     free(text);
     chart none = {.lines = 1, .log_y = true, .line = {{.p = zero + 1, .n = 1}}};
     assert_false(chart_has_points(&none));

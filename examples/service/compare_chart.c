@@ -19,7 +19,7 @@
 #define WIDTH       340.0
 #define HEIGHT      215.0
 #define LEFT        54.0
-#define RIGHT       332.0
+#define RIGHT       322.0 /* half the last tick's text, such as 3,600, is beyond it */
 #define TOP         24.0
 #define BOTTOM      176.0
 #define MARKED_MOST 12 /* points of a line up to which each is marked */
@@ -122,9 +122,10 @@ static void span(axes *a, const chart *c)
     for (size_t i = 0; i < c->lines; i++) {
         for (size_t k = 0; k < c->line[i].n; k++) {
             chart_point p = c->line[i].p[k];
+            if (isfinite(p.x)) /* also of a gap: charts of one run have the same axis */
+                x = fmax(x, p.x);
             if (!drawn(c, p))
                 continue;
-            x = fmax(x, p.x);
             min = fmin(min, p.y);
             max = fmax(max, p.y);
         }
