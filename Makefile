@@ -79,6 +79,7 @@ EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-
 
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_*.c)))
 PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c %/prog_lru_misuse.c,$(sort $(wildcard tests/prog_*.c))))
+TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/tools_*.c)))
 GBENCH_PROGS := $(addprefix $(B)/tests/prog_gbench,$(if $(HAVE_GBENCH),-counted -uncounted))
 
 .DEFAULT_GOAL := all
@@ -156,10 +157,11 @@ $(EXAMPLES):
 COMPARE_DIR ?= build/compare
 COMPARE_FLAGS = --duration $(or $(DURATION),30) --rate $(or $(RATE),10000) --ids $(or $(IDS),1000000) \
     --price-per-gib $(or $(PRICE_PER_GIB),3.00) \
-    $(if $(ID_BYTES),--id-bytes $(ID_BYTES)) $(if $(SEED),--seed $(SEED)) $(if $(SATURATION),--saturation-seconds $(SATURATION))
+    $(if $(ID_BYTES),--id-bytes $(ID_BYTES)) $(if $(SEED),--seed $(SEED)) $(if $(SATURATION),--saturation-seconds $(SATURATION)) \
+    $(if $(TIMING),--timing-seconds $(TIMING))
 
-## compare      the service before and after under the same load: one table, build/compare/report.md
-##              (DURATION=30 RATE=10000 IDS=1000000 ID_BYTES= SEED= PRICE_PER_GIB=3.00 SATURATION=5)
+## compare      the service before and after under the same load: one table, and curves: build/compare/report.html
+##              (DURATION=30 RATE=10000 IDS=1000000 ID_BYTES= SEED= PRICE_PER_GIB=3.00 SATURATION=5 TIMING=5)
 .PHONY: compare
 compare: $(EXAMPLES) $(PROF_SO)
 	$(Q)$(B)/service-compare --before $(B)/service-before --after $(B)/service-after \
@@ -201,10 +203,10 @@ bench-json: $(if $(HAVE_GBENCH),$(B)/bench/memkit-bench)
 
 # ---- tests ---------------------------------------------------------------------------------------------
 
-$(TESTS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
+$(TESTS) $(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
 	$(say) LD $@
 	$(LINK)
-$(TESTS): LDLIBS = -lcmocka -lm -ldl
+$(TESTS) $(TOOLS): LDLIBS = -lcmocka -lm -ldl
 # Tests of what allocates see every malloc of the objects under test, and make some fail.
 WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_threads test_arena test_metrics) \
            $(addprefix $(B)/tests/test_lru_,held memory refs resize)
@@ -215,6 +217,7 @@ $(B)/tests/test_lru_resize: LINK_FLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=p
 $(B)/tests/test_hook $(B)/tests/test_hook_preload: $(PROF_A)
 $(B)/tests/test_hook $(B)/tests/test_hook_preload: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 $(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare_figures: $(LOAD)
+$(addprefix $(B)/tests/,test_compare_timing test_compare_html test_compare_chart tools_prometheus tools_browser): $(filter-out %/compare_main.o,$(COMPARE)) $(LOAD)
 
 $(PROGS): $(B)/tests/%: $(B)/tests/%.o
 	$(say) LD $@
@@ -238,6 +241,11 @@ TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CUR
 .PHONY: test
 test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS)
 	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TESTS))
+
+## test-tools   what talks to other programs for real: Prometheus, a browser, ... (make deps-tools; TEST= as above)
+.PHONY: test-tools
+test-tools: lib $(EXAMPLES) $(TOOLS) $(PROGS)
+	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TOOLS))
 
 ## valgrind     the core's tests under valgrind: any error or lost block fails (make deps-ci)
 .PHONY: valgrind

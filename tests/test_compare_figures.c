@@ -55,9 +55,10 @@ void cmp_child_stop(cmp_child *c, double seconds)
     (void)seconds;
 }
 
-int cmp_child_start(cmp_child *c, const char *program, const char *preload, const char *log,
-                    char *why, size_t cap)
+int cmp_child_start(cmp_child *c, const char *program, const char *preload, bool timing,
+                    const char *log, char *why, size_t cap)
 {
+    (void)timing;
     (void)c;
     (void)program;
     (void)preload;
@@ -78,8 +79,9 @@ void cmp_proc_read(pid_t pid, cmp_proc *out)
     *out = stub.proc;
 }
 
-int cmp_scrape(const char *target, int timeout_ms, cmp_counters *out)
+int cmp_scrape(const char *target, int timeout_ms, cmp_counters *out, cmp_timing *timing)
 {
+    (void)timing;
     (void)target;
     (void)timeout_ms;
     stub.scraped++;

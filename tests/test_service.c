@@ -67,7 +67,7 @@ static void metrics_count_requests_by_code(void **state)
     assert_int_equal((int)metric(&svc, "service_requests_total{code=\"400\"}"), 0);
     /* the two, and the three reads above, one connection each */
     assert_int_equal((int)metric(&svc, "service_requests_total{code=\"200\"}"), 5);
-    await_metric(&svc, "service_in_flight", 1); /* itself */
+    await_metric(&svc, "service_requests_in_flight", 1); /* itself */
     assert_true(metric(&svc, "service_connections") >= 2);
     client_close(&c);
 }
@@ -512,7 +512,7 @@ static void clients_that_vanish_leave_nothing_behind(void **state)
             setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
         client_close(&c);
     }
-    await_metric(&svc, "service_in_flight", 1); /* itself */
+    await_metric(&svc, "service_requests_in_flight", 1); /* itself */
     await_metric(&svc, "service_connections", 1);
 }
 

@@ -274,7 +274,7 @@ static void both_signals_drain_and_end_with_0(void **state)
             snprintf(line, sizeof line, "POST /process?id=c%d" HOST "\r\n", k);
             client_text(&c[k], line);
         }
-        for (int k = 0; metric(&svc, "service_in_flight") < CLIENTS + 1; k++)
+        for (int k = 0; metric(&svc, "service_requests_in_flight") < CLIENTS + 1; k++)
             if (k == 1000)
                 fail_msg("the requests did not arrive");
         kill(svc.pid, signals[i]);
@@ -301,7 +301,7 @@ static void while_it_drains_nobody_else_is_let_in(void **state)
     start_with("WORK_MS=1500", NULL);
     client_open(&c, &svc);
     client_text(&c, "POST /process?id=last" HOST "\r\n");
-    while (metric(&svc, "service_in_flight") < 2)
+    while (metric(&svc, "service_requests_in_flight") < 2)
         continue;
     kill(svc.pid, SIGTERM);
     struct sockaddr_in in = {.sin_family = AF_INET,
@@ -363,7 +363,7 @@ static void a_second_signal_ends_it_at_once(void **state)
     start_with("WORK_MS=60000", NULL);
     client_open(&c, &svc);
     client_text(&c, "POST /process?id=1" HOST "\r\n");
-    while (metric(&svc, "service_in_flight") < 2)
+    while (metric(&svc, "service_requests_in_flight") < 2)
         continue;
     double begin = now_s();
     kill(svc.pid, SIGTERM);
@@ -385,7 +385,7 @@ static void work_that_outlasts_the_drain_is_turned_away_with_503(void **state)
     client_text(&c, "POST /process?id=1" HOST "\r\n");
     client_open(&half, &svc);
     client_text(&half, "POST /process?id=2" HOST "X: never en");
-    while (metric(&svc, "service_in_flight") < 3)
+    while (metric(&svc, "service_requests_in_flight") < 3)
         continue;
     kill(svc.pid, SIGTERM);
     client_read(&c, &a, false);

@@ -87,7 +87,7 @@ static void one_worker_holds_1024_requests_at_once(void **state)
     }
     double most = 0, end = now_s() + 1.2;
     while (most < HELD + 1 && now_s() < end) {
-        double n = metric(&svc, "service_in_flight");
+        double n = metric(&svc, "service_requests_in_flight");
         most = n > most ? n : most;
     }
     for (int i = 0; i < HELD; i++) {
@@ -215,7 +215,7 @@ static void the_same_ids_again_leave_nothing_behind(void **state)
             client_read(&clients[i % CLIENTS], &a, false);
             assert_int_equal(a.status, 200);
         }
-        await_metric(&svc, "service_in_flight", 1); /* itself */
+        await_metric(&svc, "service_requests_in_flight", 1); /* itself */
         live[k] = live_allocations();
     }
     close_clients(CLIENTS);

@@ -1,15 +1,17 @@
 /* compare.h - service-compare, what `make compare` runs: the service before and after under the
  * same load, and the report on it.
  *
- *     compare_main.c     the plan of runs, signals, progress
- *     compare_opts.c     the command line
- *     compare_run.c      one run: start, scrape, load, sample, scrape, stop
- *     compare_proc.c     the service as a child process, and what /proc says of it
- *     compare_scrape.c   a small HTTP GET, /metrics
- *     compare_figures.c  from raw counts to the figures of the report; what went wrong, in
- * sentences compare_report.c   the report's text, once for terminal and Markdown compare_emit.c
- * headings, paragraphs, tables in both forms; files written whole or not at all compare_json.c all
- * figures and series
+ * - compare_main.c: the plan of runs, signals, progress
+ * - compare_opts.c: the command line
+ * - compare_run.c: one run: start, scrape, load, sample, scrape, stop
+ * - compare_proc.c: the service as a child process, and what /proc says of it
+ * - compare_scrape.c: a small HTTP GET, /metrics
+ * - compare_figures.c: from raw counts to figures; what went wrong, in sentences
+ * - compare_timing.c: the time inside malloc, from the histogram in /metrics
+ * - compare_report.c: the report's text, once for terminal, Markdown and HTML
+ * - compare_emit.c: headings, items, tables in these forms; files written whole or not at all
+ * - compare_json.c: all figures and series
+ * - compare_html.c, compare_curves.c, compare_chart.c: the page, its curves, one curve as SVG
  */
 #ifndef COMPARE_H
 #define COMPARE_H
@@ -36,7 +38,7 @@ typedef struct {
     const char *program[CMP_SIDES];
     const char *prof; /* libmemkit-prof.so.0 */
     const char *out;  /* directory */
-    double seconds, saturation_s;
+    double seconds, saturation_s, timing_s;
     double rate;
     uint64_t ids, seed;
     size_t id_bytes; /* 0: the three standard populations */
@@ -69,8 +71,27 @@ typedef struct {
  * '\0'-terminated; EMSGSIZE when it does not fit. */
 int cmp_http_get(const char *target, const char *path, char *buf, size_t cap, int timeout_ms);
 
-/* Scrapes /metrics. 0, or -1 with errno and out->ok false. */
-int cmp_scrape(const char *target, int timeout_ms, cmp_counters *out);
+#define CMP_TIMING_BUCKETS 64
+
+/* What the preloaded library says of the time inside malloc, with MEMKIT_TIMING=1. */
+typedef struct {
+    bool ok; /* all of it was there */
+    size_t buckets;
+    double le_s[CMP_TIMING_BUCKETS];      /* upper bounds, ascending; the last one is INFINITY */
+    uint64_t at_most[CMP_TIMING_BUCKETS]; /* calls that took no longer: cumulative */
+    uint64_t calls;
+    double sum_s;
+    double longest_s; /* the longest call since the process began */
+    uint64_t longest_switches;
+} cmp_timing;
+
+/* Scrapes /metrics. 0, or -1 with errno and out->ok false. *timing (where not NULL) is changed only
+ * by a scrape that tells of it. */
+int cmp_scrape(const char *target, int timeout_ms, cmp_counters *out, cmp_timing *timing);
+
+/* The value of a metric that has these labels, as written: "name value" or "name{labels} value" on
+ * a line of its own. false: it is not there, or no number. */
+bool cmp_metric(const char *text, const char *series, double *out);
 
 /* The parser behind it, for the text of a scrape. */
 void cmp_counters_parse(const char *text, cmp_counters *out);
@@ -91,9 +112,10 @@ typedef struct {
 } cmp_proc;
 
 /* Starts the program at 127.0.0.1 and any port, with `preload` (or none) in LD_PRELOAD, its output
- * in the file `log`, and waits until it answers /health. 0, or -1 and `why` says what happened. */
-int cmp_child_start(cmp_child *c, const char *program, const char *preload, const char *log,
-                    char *why, size_t cap);
+ * in the file `log`, and waits until it answers /health. `timing`: with MEMKIT_TIMING=1, which it
+ * does not have otherwise. 0, or -1 and `why` says what happened. */
+int cmp_child_start(cmp_child *c, const char *program, const char *preload, bool timing,
+                    const char *log, char *why, size_t cap);
 bool cmp_child_alive(cmp_child *c);
 /* SIGTERM; SIGKILL when that has no effect within `seconds`. */
 void cmp_child_stop(cmp_child *c, double seconds);
@@ -120,6 +142,7 @@ typedef struct {
     const cmp_population *population;
     double rate; /* 0: closed loop */
     bool counters;
+    bool timing; /* with them, also the time inside malloc is measured */
     unsigned connections;
     bool ran;  /* the load was run; else `error` says why not */
     bool died; /* the service, before it was asked to stop */
@@ -132,6 +155,7 @@ typedef struct {
     cmp_counters start, end;
     cmp_counters scrape_cost; /* what one scrape itself adds to the counters */
     uint64_t scrapes;         /* between start and end */
+    cmp_timing timing_start, timing_end, timing_cost; /* as start, end and scrape_cost */
     cmp_proc proc_start, proc_end;
     cmp_sample *sample;
     size_t samples, sample_cap;
@@ -196,6 +220,10 @@ extern const cmp_figure_info cmp_figures[FIG_COUNT];
 /* NAN where there is none. *lower_bound (where not NULL): the truth may be above. */
 double cmp_value(const cmp_opts *o, const cmp_run *r, cmp_figure f, bool *lower_bound);
 double cmp_delta_percent(double before, double after);
+/* Answers at the end (0), or at the sample of that index + 1; NAN for none. */
+double cmp_answered_by(const cmp_run *r, size_t sample);
+/* What the load did to a counter: without what was there before it, and without our scrapes. */
+double cmp_grown(double start, double end, double scrape, uint64_t scrapes);
 
 /* What is wrong with a run, one sentence each; returns how many there are. */
 typedef struct {
@@ -214,7 +242,35 @@ bool cmp_broke_down(const cmp_run *r);
 /* Whether the run makes the comparison void. before is forgiven what after is not. */
 bool cmp_run_void(const cmp_run *r);
 
-/* compare_report.c (its text: compare_report.h), compare_json.c */
+/* compare_timing.c */
+
+typedef enum {
+    TIMING_PER_REQUEST,
+    TIMING_CPU_SHARE,
+    TIMING_P99, /* an upper bound: the histogram's bucket's */
+    TIMING_LONGEST,
+    TIMING_SWITCHES, /* involuntary context switches in the longest call */
+    TIMING_COUNT
+} cmp_timing_figure;
+
+typedef struct {
+    const char *key; /* in the JSON */
+    const char *label;
+    int decimals;
+    bool delta; /* a difference in per cent means something */
+} cmp_timing_info;
+
+extern const cmp_timing_info cmp_timing_figures[TIMING_COUNT];
+
+void cmp_timing_parse(const char *text, cmp_timing *out);
+/* Calls of the load that took at most le_s of the bucket, our own scrapes taken off. */
+double cmp_timing_calls(const cmp_run *r, size_t bucket);
+/* NAN where there is none. */
+double cmp_timing_value(const cmp_run *r, cmp_timing_figure f);
+/* Whether the longest call was before the load. */
+bool cmp_timing_longest_before(const cmp_run *r);
+
+/* compare_report.c (its text: compare_report.h), compare_json.c, compare_html.c */
 
 typedef struct {
     char date[40], kernel[160], cpu[100], work_ms[32], cache_size[32], max_workers[32];
@@ -228,9 +284,10 @@ typedef struct {
     size_t populations;
     cmp_population population[CMP_POPULATIONS_MAX];
     cmp_run run[CMP_POPULATIONS_MAX][CMP_SIDES];
-    size_t saturation_population, bare_population; /* indexes */
+    size_t saturation_population, bare_population, timing_population; /* indexes */
     cmp_run saturation[CMP_SIDES];
     cmp_run bare[CMP_SIDES]; /* without the counters */
+    cmp_run timing[CMP_SIDES];
     double took_s;
 } cmp_report;
 
@@ -245,5 +302,6 @@ cmp_noise cmp_counters_noise(const cmp_report *r);
 
 bool cmp_report_void(const cmp_report *r);
 int cmp_write_json(FILE *f, const void *report);
+int cmp_write_html(FILE *f, const void *report);
 
 #endif

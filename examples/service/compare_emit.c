@@ -99,22 +99,124 @@ static void table_text(const cmp_emit *e, const cmp_table *t)
     fputc('\n', e->f);
 }
 
+/* Bytes of the UTF-8 character at s, 0 where there is none that XML allows. */
+static size_t character(const char *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : 4;
+    if (p[0] > 0xf4 || (p[0] >= 0x80 && p[0] < 0xc2) || p[0] == 0x7f ||
+        (p[0] < 0x20 && p[0] != '\n' && p[0] != '\t'))
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    bool wrong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+                 (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f) ||
+                 (p[0] == 0xef && p[1] == 0xbf && p[2] >= 0xbe);
+    return wrong ? 0 : n;
+}
+
+void cmp_html_text(FILE *f, const char *s)
+{
+    while (*s != '\0') {
+        size_t n = character(s);
+        if (n == 0)
+            fputc('?', f);
+        else if (*s == '&' || *s == '<' || *s == '>' || *s == '"' || *s == '\'')
+            fprintf(f, "&#%d;", *s); /* the same in text and in attributes */
+        else
+            fwrite(s, 1, n, f);
+        s += n > 0 ? n : 1;
+    }
+}
+
+static void table_html(FILE *f, const cmp_table *t)
+{
+    static const char *const tone[] = {"", " class=\"good\"", " class=\"bad\""};
+    fputs("<div class=\"wide\"><table>\n", f);
+    for (size_t r = 0; r < t->rows; r++) {
+        fputs(r == 0 ? "<thead><tr>" : "<tr>", f);
+        for (size_t c = 0; c < t->cols; c++) {
+            bool head = r == 0 || c == 0;
+            fprintf(f, "<%s%s%s>", head ? "th" : "td",
+                    r == 0   ? " scope=\"col\""
+                    : c == 0 ? " scope=\"row\""
+                             : "",
+                    tone[t->tone[r][c]]);
+            cmp_html_text(f, t->cell[r][c]);
+            fputs(head ? "</th>" : "</td>", f);
+        }
+        fputs(r == 0 ? "</tr></thead>\n<tbody>\n" : "</tr>\n", f);
+    }
+    fputs("</tbody></table></div>\n", f);
+}
+
+void cmp_emit_list_end(cmp_emit *e)
+{
+    if (e->form == FORM_HTML && e->in_list)
+        fputs("</ul>\n", e->f);
+    else if (e->form != FORM_HTML)
+        fputc('\n', e->f);
+    e->in_list = false;
+}
+
+void cmp_emit_end(cmp_emit *e)
+{
+    if (e->in_list)
+        cmp_emit_list_end(e);
+    if (e->in_section)
+        fputs("</section>\n", e->f);
+    e->in_section = false;
+}
+
 void cmp_emit_table(cmp_emit *e, const cmp_table *t)
 {
-    if (e->markdown)
-        table_markdown(e->f, t);
-    else
+    switch (e->form) {
+    case FORM_TEXT:
         table_text(e, t);
+        break;
+    case FORM_MARKDOWN:
+        table_markdown(e->f, t);
+        break;
+    case FORM_HTML:
+        table_html(e->f, t);
+        break;
+    }
+}
+
+void cmp_emit_title(cmp_emit *e, const char *text)
+{
+    if (e->form == FORM_MARKDOWN)
+        fprintf(e->f, "# %s\n\n", text);
+    if (e->form != FORM_HTML)
+        return;
+    fputs("<h1>", e->f);
+    cmp_html_text(e->f, text);
+    fputs("</h1>\n", e->f);
 }
 
 void cmp_emit_heading(cmp_emit *e, const char *fmt, ...)
 {
+    char text[512];
     va_list ap;
     va_start(ap, fmt);
-    fputs(e->markdown ? "## " : e->color ? "\033[1m" : "", e->f);
-    vfprintf(e->f, fmt, ap);
-    fputs(e->markdown ? "\n\n" : e->color ? "\033[0m\n" : "\n", e->f);
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    switch (e->form) {
+    case FORM_TEXT:
+        fprintf(e->f, "%s%s%s\n", e->color ? "\033[1m" : "", text, e->color ? "\033[0m" : "");
+        break;
+    case FORM_MARKDOWN:
+        fprintf(e->f, "## %s\n\n", text);
+        break;
+    case FORM_HTML:
+        cmp_emit_end(e);
+        fputs("<section>\n<h2>", e->f);
+        cmp_html_text(e->f, text);
+        fputs("</h2>\n", e->f);
+        e->in_section = true;
+        break;
+    }
 }
 
 /* Breaks the text at spaces; what follows the first line is indented by `indent`. */
@@ -137,18 +239,33 @@ static void wrap(FILE *f, const char *text, int at, int indent)
     fputc('\n', f);
 }
 
-void cmp_emit_para(cmp_emit *e, const char *fmt, ...)
+void cmp_emit_strong(cmp_emit *e, const char *text)
 {
-    char text[2048];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    if (e->markdown)
-        fprintf(e->f, "%s\n", text);
-    else
+    switch (e->form) {
+    case FORM_TEXT:
         wrap(e->f, text, 0, 0);
-    fputc('\n', e->f);
+        fputc('\n', e->f);
+        break;
+    case FORM_MARKDOWN:
+        fprintf(e->f, "**%s**\n\n", text);
+        break;
+    case FORM_HTML:
+        fputs("<p class=\"bad\"><strong>", e->f);
+        cmp_html_text(e->f, text);
+        fputs("</strong></p>\n", e->f);
+        break;
+    }
+}
+
+static void item_html(cmp_emit *e, const char *mark, const char *text)
+{
+    fputs(e->in_list ? "" : "<ul>\n", e->f);
+    e->in_list = true;
+    fputs(*mark == '!' ? "<li class=\"bad\">" : "<li>", e->f);
+    if (*mark != '\0')
+        fprintf(e->f, "<strong>%s</strong> ", mark);
+    cmp_html_text(e->f, text);
+    fputs("</li>\n", e->f);
 }
 
 void cmp_emit_item(cmp_emit *e, const char *mark, const char *fmt, ...)
@@ -158,14 +275,16 @@ void cmp_emit_item(cmp_emit *e, const char *mark, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    if (e->markdown) {
+    if (e->form == FORM_MARKDOWN) {
         fprintf(e->f, "- %s%s%s\n", mark, *mark != '\0' ? " " : "", text);
-        return;
+    } else if (e->form == FORM_HTML) {
+        item_html(e, mark, text);
+    } else {
+        bool bad = e->color && *mark == '!';
+        fprintf(e->f, "  %s%s%s ", bad ? "\033[31m" : "", *mark != '\0' ? mark : "-",
+                bad ? "\033[0m" : "");
+        wrap(e->f, text, 4, 4);
     }
-    bool bad = e->color && *mark == '!';
-    fprintf(e->f, "  %s%s%s ", bad ? "\033[31m" : "", *mark != '\0' ? mark : "-",
-            bad ? "\033[0m" : "");
-    wrap(e->f, text, 4, 4);
 }
 
 char *cmp_number(char *buf, size_t cap, double v, int decimals)

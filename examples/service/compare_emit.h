@@ -1,4 +1,4 @@
-/* compare_emit.h - one way to write a report, two forms of it: for a terminal and as Markdown.
+/* compare_emit.h - one way to write a report, three forms of it: for a terminal, Markdown, HTML.
  *
  *     cmp_emit e = {.f = stdout, .color = isatty(1)};
  *     cmp_emit_heading(&e, "Uniform");
@@ -6,6 +6,7 @@
  *     cmp_table_start(&t, 3, "", "before", "after");
  *     cmp_table_row(&t, "RSS, MiB", "989.0", "12.1");
  *     cmp_emit_table(&e, &t);
+ *     cmp_emit_end(&e);
  */
 #ifndef COMPARE_EMIT_H
 #define COMPARE_EMIT_H
@@ -18,10 +19,14 @@
 #define CMP_ROWS 24
 #define CMP_CELL 56
 
+typedef enum { FORM_TEXT = 0, FORM_MARKDOWN, FORM_HTML } cmp_form;
+
 typedef struct {
     FILE *f;
-    bool markdown;
-    bool color; /* terminal only */
+    cmp_form form;
+    bool color;               /* terminal only */
+    bool in_section, in_list; /* HTML: what is open */
+    bool failed;              /* what a function below could not write, for want of memory */
 } cmp_emit;
 
 typedef enum { TONE_NONE = 0, TONE_GOOD, TONE_BAD } cmp_tone;
@@ -39,11 +44,22 @@ void cmp_table_row(cmp_table *t, ...);
 /* Colours a cell of the last row. */
 void cmp_table_tone(cmp_table *t, size_t col, cmp_tone tone);
 
+/* The report's own heading, which a terminal does not need. */
+void cmp_emit_title(cmp_emit *e, const char *text);
 void cmp_emit_heading(cmp_emit *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void cmp_emit_para(cmp_emit *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A paragraph that must not be overlooked. */
+void cmp_emit_strong(cmp_emit *e, const char *text);
 void cmp_emit_item(cmp_emit *e, const char *mark, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* Ends a list of items. */
+void cmp_emit_list_end(cmp_emit *e);
 void cmp_emit_table(cmp_emit *e, const cmp_table *t);
+/* Ends what is open. */
+void cmp_emit_end(cmp_emit *e);
+
+/* Text as HTML and XML want it: markup escaped; what is no UTF-8, or a control character, becomes a
+ * question mark. */
+void cmp_html_text(FILE *f, const char *s);
 
 /* 1234567.891 as "1,234,567.9"; NAN as "n/a". Returns buf. */
 char *cmp_number(char *buf, size_t cap, double v, int decimals);

@@ -32,10 +32,9 @@ const cmp_figure_info cmp_figures[FIG_COUNT] = {
     [FIG_COST] = {"memory_cost_usd_per_month", "Memory, 10 instances", UNIT_USD, NAN},
 };
 
-/* What the load did to a counter: without what was there before it, and without our own scrapes. */
-static double grown(uint64_t start, uint64_t end, uint64_t scrape, uint64_t scrapes)
+double cmp_grown(double start, double end, double scrape, uint64_t scrapes)
 {
-    double v = (double)end - (double)start - (double)scrape * (double)scrapes;
+    double v = end - start - scrape * (double)scrapes;
     return v > 0 ? v : 0;
 }
 
@@ -46,8 +45,7 @@ static double latency_ms(const cmp_run *r, double q, bool *lower_bound)
     return (double)load_latency(&r->load, q, lower_bound) / 1e6;
 }
 
-/* At the end (0), or at the sample of that index + 1. */
-static double answered_by(const cmp_run *r, size_t sample)
+double cmp_answered_by(const cmp_run *r, size_t sample)
 {
     uint64_t n = sample > 0 ? r->sample[sample - 1].answered : r->load.answered;
     return n > 0 ? (double)n : NAN;
@@ -67,14 +65,15 @@ double cmp_value(const cmp_opts *o, const cmp_run *r, cmp_figure f, bool *lower_
     *lower_bound = false;
     if (!r->ran)
         return NAN;
-    double answered = answered_by(r, 0), mallocs = NAN, bytes = NAN, counted_answers = NAN;
+    double answered = cmp_answered_by(r, 0), mallocs = NAN, bytes = NAN, counted_answers = NAN;
     bool counted = r->start.ok && r->start.hooked && r->end.ok && r->end.hooked;
     if (counted) {
         uint64_t scrapes = r->end_sample > 0 ? r->sample[r->end_sample - 1].scrapes : r->scrapes;
-        mallocs = grown(r->start.mallocs, r->end.mallocs, r->scrape_cost.mallocs, scrapes);
-        bytes = grown(r->start.total_alloc_bytes, r->end.total_alloc_bytes,
-                      r->scrape_cost.total_alloc_bytes, scrapes);
-        counted_answers = answered_by(r, r->end_sample);
+        mallocs = cmp_grown((double)r->start.mallocs, (double)r->end.mallocs,
+                            (double)r->scrape_cost.mallocs, scrapes);
+        bytes = cmp_grown((double)r->start.total_alloc_bytes, (double)r->end.total_alloc_bytes,
+                          (double)r->scrape_cost.total_alloc_bytes, scrapes);
+        counted_answers = cmp_answered_by(r, r->end_sample);
     }
     switch (f) {
     case FIG_ALLOC_NOW:
@@ -97,7 +96,7 @@ double cmp_value(const cmp_opts *o, const cmp_run *r, cmp_figure f, bool *lower_
         return (double)r->load.body_bytes / answered;
     case FIG_CPU_PER_REQUEST:
         return r->proc_end.ok ? (double)(r->proc_end.cpu_ns - r->proc_start.cpu_ns) / 1e3 /
-                                    answered_by(r, r->proc_sample)
+                                    cmp_answered_by(r, r->proc_sample)
                               : NAN;
     case FIG_P50:
         return latency_ms(r, 0.5, lower_bound);
@@ -217,6 +216,11 @@ size_t cmp_complaints(const cmp_run *r, cmp_sentence out[CMP_SENTENCES_MAX])
             r->sample[r->end_sample - 1].t_s);
     if (r->proc_sample > 0)
         say(&l, "CPU and RSS are of %.1f s after the start", r->sample[r->proc_sample - 1].t_s);
+    if (r->timing && r->end.ok &&
+        !(r->timing_start.ok && r->timing_end.ok &&
+          r->timing_start.buckets == r->timing_end.buckets))
+        say(&l, "malloc was not timed (no memkit_malloc_duration_seconds in /metrics): no figures "
+                "of its time");
     complain_of_requests(r, &l);
     if (r->child.killed)
         say(&l, "the service did not stop within 15 s of SIGTERM and was killed");

@@ -5,9 +5,11 @@
  *     { "parameters": {}, "machine": {}, "void": false,
  *       "populations": [ { "name": "", ..., "before": RUN, "after": RUN, "delta_percent": {} } ],
  *       "saturation": { "before": RUN, "after": RUN },
- *       "without_counters": { "before": RUN, "after": RUN, "noise_percent": {} } }
+ *       "without_counters": { "before": RUN, "after": RUN, "noise_percent": {} },
+ *       "malloc_timing": { "before": RUN, "after": RUN } }
  *     RUN: { "figures": {}, "requests": {}, "counters_at_start": {}, "counters_at_end": {},
  *            "process": {}, "complaints": [], "remarks": [],
+ *            "malloc": {}: where its time was measured, with the load's histogram,
  *            "samples": [ once a second: memory, counters, CPU ],
  *            "seconds": [ once a second: answers, latency ] }
  */
@@ -108,6 +110,9 @@ static void figures(json *j, const cmp_report *r, const cmp_run *run)
             flag(j, name, lb);
         }
     }
+    num(j, "latency_p90_ms",
+        run->ran && run->load.latency.count > 0 ? (double)load_latency(&run->load, 0.9, NULL) / 1e6
+                                                : NAN);
     num(j, "latency_max_ms",
         run->ran && run->load.latency.count > 0 ? (double)run->load.latency.max / 1e6 : NAN);
     close_(j, '}');
@@ -152,6 +157,24 @@ static void counters(json *j, const char *name, const cmp_counters *c)
     }
     if (c->ok)
         count(j, "sys_bytes", c->sys_bytes);
+    close_(j, '}');
+}
+
+static void malloc_timing(json *j, const cmp_run *run)
+{
+    open_(j, "malloc", '{');
+    for (int f = 0; f < TIMING_COUNT; f++)
+        num(j, cmp_timing_figures[f].key, cmp_timing_value(run, (cmp_timing_figure)f));
+    flag(j, "malloc_longest_call_before_load", cmp_timing_longest_before(run));
+    open_(j, "calls_at_most", '[');
+    double total = cmp_timing_calls(run, run->timing_end.buckets - 1); /* NAN: there are none */
+    for (size_t i = 0; i < run->timing_end.buckets && !isnan(total); i++) {
+        key(j, NULL);
+        fputs("{\"seconds\": ", j->f);
+        value(j, run->timing_end.le_s[i]);
+        fprintf(j->f, ", \"calls\": %.0f}", cmp_timing_calls(run, i));
+    }
+    close_(j, ']');
     close_(j, '}');
 }
 
@@ -215,6 +238,8 @@ static void run_(json *j, const cmp_report *r, const cmp_run *run)
     flag(j, "killed_by_harness", run->child.killed);
     num(j, "wait_status", run->child.gone ? (double)run->child.status : NAN);
     close_(j, '}');
+    if (run->timing)
+        malloc_timing(j, run);
     cmp_sentence s[CMP_SENTENCES_MAX];
     size_t n = cmp_complaints(run, s);
     for (int remark = 0; remark < 2; remark++) {
@@ -308,6 +333,12 @@ int cmp_write_json(FILE *f, const void *report)
     num(&j, "cpu_us_per_request", noise.cpu);
     num(&j, "latency_p99_ms", noise.p99);
     close_(&j, '}');
+    close_(&j, '}');
+    open_(&j, "malloc_timing", '{');
+    str(&j, "population", r->population[r->timing_population].name);
+    num(&j, "duration_seconds", r->o.timing_s);
+    for (int s = 0; s < CMP_SIDES; s++)
+        run_(&j, r, &r->timing[s]);
     close_(&j, '}');
     close_(&j, '}');
     fputc('\n', f);

@@ -3,6 +3,7 @@
  *     for each population:   before, after      with the counters preloaded
  *     saturation:            before, after      without
  *     counters' own cost:    before, after      the open loop again, without
+ *     time inside malloc:    before, after      and with the counters and MEMKIT_TIMING=1
  *
  * One run after the other, one service at a time, so that nothing but the generator shares the
  * machine with it.
@@ -56,6 +57,7 @@ static void plan(cmp_report *r)
         r->bare_population = 1;
     }
     r->saturation_population = 0;
+    r->timing_population = r->bare_population;
     for (int s = 0; s < CMP_SIDES; s++) {
         for (size_t i = 0; i < r->populations; i++)
             r->run[i][s] = (cmp_run){
@@ -64,6 +66,11 @@ static void plan(cmp_report *r)
             (cmp_run){.side = s, .population = &r->population[r->saturation_population]};
         r->bare[s] = (cmp_run){
             .side = s, .population = &r->population[r->bare_population], .rate = r->o.rate};
+        r->timing[s] = (cmp_run){.side = s,
+                                 .population = &r->population[r->timing_population],
+                                 .rate = r->o.rate,
+                                 .counters = true,
+                                 .timing = true};
     }
 }
 
@@ -105,7 +112,7 @@ typedef struct {
 
 static void run_all(cmp_report *r)
 {
-    enum { STEPS = (CMP_POPULATIONS_MAX + 2) * CMP_SIDES };
+    enum { STEPS = (CMP_POPULATIONS_MAX + 3) * CMP_SIDES };
     step list[STEPS];
     unsigned n = 0;
     for (size_t i = 0; i < r->populations; i++) {
@@ -131,6 +138,13 @@ static void run_all(cmp_report *r)
                          .connections = r->o.connections,
                          .what = "without counters"};
         snprintf(list[n].log, sizeof list[n].log, "%s-without-counters.log", cmp_side_name[s]);
+    }
+    for (int s = 0; s < CMP_SIDES; s++, n++) {
+        list[n] = (step){.run = &r->timing[s],
+                         .seconds = r->o.timing_s,
+                         .connections = r->o.connections,
+                         .what = "malloc timed"};
+        snprintf(list[n].log, sizeof list[n].log, "%s-malloc-timed.log", cmp_side_name[s]);
     }
     double left = 0;
     for (unsigned i = 0; i < n; i++)
@@ -266,11 +280,12 @@ static int report(const cmp_report *r)
     else
         cmp_report_emit(&e, r);
     if (cmp_write_file(r->o.out, "report.json", cmp_write_json, r) != 0 ||
-        cmp_write_file(r->o.out, "report.md", cmp_write_markdown, r) != 0) {
+        cmp_write_file(r->o.out, "report.md", cmp_write_markdown, r) != 0 ||
+        cmp_write_file(r->o.out, "report.html", cmp_write_html, r) != 0) {
         fprintf(stderr, "service-compare: %s: %s\n", r->o.out, strerror(errno));
         rc = 1;
     } else if (!r->o.json) {
-        printf("written: %s/report.md, %s/report.json\n", r->o.out, r->o.out);
+        printf("written: %s/report.html, report.md and report.json beside it\n", r->o.out);
     }
     if (fflush(stdout) != 0) {
         perror("service-compare: standard output");
@@ -286,6 +301,7 @@ static void free_all(cmp_report *r)
             cmp_run_free(&r->run[i][s]);
         cmp_run_free(&r->saturation[s]);
         cmp_run_free(&r->bare[s]);
+        cmp_run_free(&r->timing[s]);
         free((void *)(uintptr_t)r->o.program[s]); /* realpath's */
     }
     free((void *)(uintptr_t)r->o.prof);

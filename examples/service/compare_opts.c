@@ -17,8 +17,8 @@
 static const char usage_text[] =
     "usage: service-compare --before PROGRAM --after PROGRAM --prof LIBRARY [options]\n"
     "Runs the example service before and after under the same load, one after the other, and\n"
-    "writes one table: on the terminal, OUT/report.md and OUT/report.json. `make compare` calls "
-    "it.\n"
+    "writes one table: on the terminal, in OUT/report.md, OUT/report.json and OUT/report.html,\n"
+    "which has curves too. `make compare` calls it.\n"
     "\n"
     "      --before PATH           the service as found\n"
     "      --after PATH            the service mended\n"
@@ -33,6 +33,7 @@ static const char usage_text[] =
     "  -s, --seed N                the same seed sends the same ids (default 1)\n"
     "  -p, --price-per-gib USD     of memory, a month (default 3.00: an assumption)\n"
     "      --saturation-seconds S  (default 5, or the duration where that is less)\n"
+    "      --timing-seconds S      of the runs that time malloc (same default)\n"
     "      --json                  report.json on standard output in place of the table\n"
     "  -h, --help\n"
     "\n"
@@ -106,7 +107,7 @@ void cmp_parse(int argc, char **argv, cmp_opts *o)
                     .seed = 1,
                     .connections = 256,
                     .price_per_gib = 3};
-    enum { OPT_BEFORE = 256, OPT_AFTER, OPT_PROF, OPT_SATURATION, OPT_JSON };
+    enum { OPT_BEFORE = 256, OPT_AFTER, OPT_PROF, OPT_SATURATION, OPT_TIMING, OPT_JSON };
     static const struct option longs[] = {
         {"before", required_argument, NULL, OPT_BEFORE},
         {"after", required_argument, NULL, OPT_AFTER},
@@ -120,6 +121,7 @@ void cmp_parse(int argc, char **argv, cmp_opts *o)
         {"seed", required_argument, NULL, 's'},
         {"price-per-gib", required_argument, NULL, 'p'},
         {"saturation-seconds", required_argument, NULL, OPT_SATURATION},
+        {"timing-seconds", required_argument, NULL, OPT_TIMING},
         {"json", no_argument, NULL, OPT_JSON},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
@@ -162,6 +164,9 @@ void cmp_parse(int argc, char **argv, cmp_opts *o)
         case OPT_SATURATION:
             o->saturation_s = number("--saturation-seconds", optarg, 0.2, 600, false);
             break;
+        case OPT_TIMING:
+            o->timing_s = number("--timing-seconds", optarg, 0.2, 600, false);
+            break;
         case OPT_JSON:
             o->json = true;
             break;
@@ -183,4 +188,6 @@ void cmp_parse(int argc, char **argv, cmp_opts *o)
     check_out(o->out);
     if (o->saturation_s == 0)
         o->saturation_s = fmin(5, o->seconds);
+    if (o->timing_s == 0)
+        o->timing_s = fmin(5, o->seconds);
 }

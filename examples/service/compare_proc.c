@@ -35,13 +35,13 @@ static void nap(void)
 }
 
 /* Our environment with what the service is to see instead. NULL: no memory. */
-static char **make_env(const char *preload)
+static char **make_env(const char *preload, bool timing)
 {
     size_t n = 0, k = 0;
     while (environ[n] != NULL)
         n++;
     size_t room = preload != NULL ? strlen(preload) + sizeof "LD_PRELOAD=" : 1;
-    char **env = calloc(n + 3, sizeof *env);
+    char **env = calloc(n + 4, sizeof *env);
     char *text = malloc(room);
     if (env == NULL || text == NULL) {
         free(env);
@@ -56,9 +56,14 @@ static char **make_env(const char *preload)
     env[k++] = text;
     static char listen_addr[] = "LISTEN_ADDR=127.0.0.1:0";
     env[k++] = listen_addr;
+    /* Timing costs: it is on in the runs that are about it, whatever our own environment says. */
+    static char timed[] = "MEMKIT_TIMING=1";
+    if (timing)
+        env[k++] = timed;
     for (size_t i = 0; i < n; i++) {
         if (strncmp(environ[i], "LD_PRELOAD=", 11) != 0 &&
-            strncmp(environ[i], "LISTEN_ADDR=", 12) != 0)
+            strncmp(environ[i], "LISTEN_ADDR=", 12) != 0 &&
+            strncmp(environ[i], "MEMKIT_TIMING=", 14) != 0)
             env[k++] = environ[i];
     }
     return env;
@@ -90,10 +95,10 @@ static void become(const char *program, char **env, int log_fd, int err_fd, pid_
 }
 
 /* fork and exec. 0, or -1 with errno of whichever failed. */
-static int spawn(cmp_child *c, const char *program, const char *preload, int log_fd)
+static int spawn(cmp_child *c, const char *program, const char *preload, bool timing, int log_fd)
 {
     int p[2];
-    char **env = make_env(preload);
+    char **env = make_env(preload, timing);
     if (env == NULL || pipe2(p, O_CLOEXEC) != 0) {
         free(env != NULL ? env[0] : NULL);
         free(env);
@@ -173,8 +178,8 @@ void cmp_exit_text(int status, char *out, size_t cap)
         snprintf(out, cap, "exit status %d", WEXITSTATUS(status));
 }
 
-int cmp_child_start(cmp_child *c, const char *program, const char *preload, const char *log,
-                    char *why, size_t cap)
+int cmp_child_start(cmp_child *c, const char *program, const char *preload, bool timing,
+                    const char *log, char *why, size_t cap)
 {
     memset(c, 0, sizeof *c);
     int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
@@ -182,7 +187,7 @@ int cmp_child_start(cmp_child *c, const char *program, const char *preload, cons
         snprintf(why, cap, "%s: %s", log, strerror(errno));
         return -1;
     }
-    int rc = spawn(c, program, preload, fd);
+    int rc = spawn(c, program, preload, timing, fd);
     int err = errno;
     close(fd);
     if (rc != 0) {

@@ -8,6 +8,7 @@
 
 #include <memkit/version.h>
 
+#include "compare_curves.h"
 #include "front_worker.h"
 
 _Static_assert(CMP_CONN_MEMORY == FRONT_CONN_MEMORY, "the figure to subtract is the front's");
@@ -167,7 +168,9 @@ static void population(cmp_emit *e, const cmp_report *r, size_t i)
             body);
     }
     if (any)
-        fputc('\n', e->f);
+        cmp_emit_list_end(e);
+    if (e->form == FORM_HTML)
+        e->failed = cmp_curves_html(e->f, r, i) != 0 || e->failed;
 }
 
 static void saturation(cmp_emit *e, const cmp_report *r)
@@ -187,7 +190,7 @@ static void saturation(cmp_emit *e, const cmp_report *r)
         cmp_emit_table(e, &t);
     }
     if (complaints(e, r->saturation, " at saturation"))
-        fputc('\n', e->f);
+        cmp_emit_list_end(e);
 }
 
 static void cost_row(const cmp_report *r, cmp_table *t, int side, cmp_figure f, double noise)
@@ -217,7 +220,7 @@ static void counters_cost(cmp_emit *e, const cmp_report *r)
     cmp_emit_heading(e, "The counters' own cost, %s", r->population[r->bare_population].name);
     if (nothing_to_show(r->bare)) {
         complaints(e, r->bare, " without counters");
-        fputc('\n', e->f);
+        cmp_emit_list_end(e);
         return;
     }
     cmp_table_start(&t, 6, "", "without", "with", "difference", "noise", "");
@@ -233,7 +236,41 @@ static void counters_cost(cmp_emit *e, const cmp_report *r)
         "noise: a smaller difference says nothing. It is the largest of 3 %%, of how much "
         "the figure differs from one second to the next within these runs (standard "
         "deviation), and of how much better one was with the counters, which is chance.");
-    fputc('\n', e->f);
+    cmp_emit_list_end(e);
+}
+
+static void timing(cmp_emit *e, const cmp_report *r)
+{
+    cmp_table t;
+    cmp_emit_heading(e, "Time in malloc, in place of the article's GC pause: %s, timed, %g s",
+                     r->population[r->timing_population].name, r->o.timing_s);
+    if (!nothing_to_show(r->timing)) {
+        heads(r->timing, &t, false);
+        for (int f = 0; f < TIMING_COUNT; f++) {
+            const cmp_timing_info *info = &cmp_timing_figures[f];
+            double v[CMP_SIDES];
+            char cell[CMP_SIDES][NUMBER], delta[NUMBER + 8] = "";
+            for (int s = 0; s < CMP_SIDES; s++) {
+                v[s] = cmp_timing_value(&r->timing[s], (cmp_timing_figure)f);
+                cmp_number(cell[s], sizeof cell[s], v[s], info->decimals);
+            }
+            if (info->delta)
+                percent(delta, sizeof delta, cmp_delta_percent(v[CMP_BEFORE], v[CMP_AFTER]));
+            cmp_table_row(&t, info->label, cell[CMP_BEFORE], cell[CMP_AFTER], delta);
+        }
+        cmp_emit_table(e, &t);
+    }
+    complaints(e, r->timing, " with malloc timed");
+    for (int s = 0; s < CMP_SIDES; s++)
+        if (cmp_timing_longest_before(&r->timing[s]))
+            cmp_emit_item(e, "~", "%s: the longest call was before the load.", cmp_side_name[s]);
+    cmp_emit_item(e, "",
+                  "From runs of their own, with MEMKIT_TIMING=1: timing costs, so these figures "
+                  "stand beside none of the others. Time is by the clock, from a call of malloc, "
+                  "free or another of the family to its return. p99 is the upper bound of its "
+                  "bucket in the histogram. The longest call is of the service's whole life; where "
+                  "its thread was taken off the CPU meanwhile, most of it is not malloc's doing.");
+    cmp_emit_list_end(e);
 }
 
 static const char *s_of(const char *number)
@@ -281,13 +318,14 @@ static void notes(cmp_emit *e, const cmp_report *r)
                   CMP_INSTANCES, r->o.price_per_gib);
     cmp_emit_item(e, "",
                   "article: the deltas that the article states for its own services, in Go.");
-    fputc('\n', e->f);
+    cmp_emit_list_end(e);
 }
 
 bool cmp_report_void(const cmp_report *r)
 {
     for (int s = 0; s < CMP_SIDES; s++) {
-        bool bad = cmp_run_void(&r->saturation[s]) || cmp_run_void(&r->bare[s]);
+        bool bad = cmp_run_void(&r->saturation[s]) || cmp_run_void(&r->bare[s]) ||
+                   cmp_run_void(&r->timing[s]);
         for (size_t i = 0; i < r->populations; i++)
             bad = bad || cmp_run_void(&r->run[i][s]);
         if (bad)
@@ -298,21 +336,21 @@ bool cmp_report_void(const cmp_report *r)
 
 void cmp_report_emit(cmp_emit *e, const cmp_report *r)
 {
-    if (e->markdown)
-        fputs("# memkit: the service before and after\n\n", e->f);
     for (size_t i = 0; i < r->populations; i++)
         population(e, r, i);
     saturation(e, r);
+    timing(e, r);
     counters_cost(e, r);
     notes(e, r);
     if (cmp_report_void(r))
-        cmp_emit_para(e, "%sThe comparison is void: see the lines with \"!\" above.%s",
-                      e->markdown ? "**" : "", e->markdown ? "**" : "");
+        cmp_emit_strong(e, "The comparison is void: see the lines with \"!\" above.");
+    cmp_emit_end(e);
 }
 
 int cmp_write_markdown(FILE *f, const void *report)
 {
-    cmp_emit e = {.f = f, .markdown = true};
+    cmp_emit e = {.f = f, .form = FORM_MARKDOWN};
+    cmp_emit_title(&e, "memkit: the service before and after");
     cmp_report_emit(&e, report);
     return 0;
 }

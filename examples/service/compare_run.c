@@ -1,7 +1,7 @@
 /* compare_run.c - one run: start the service, scrape, load it, sample it, scrape, stop it.
  *
- *     start, /health | connect | scrape x3, CPU | load ........ drain | CPU, RSS, scrape | close,
- * stop |  a sample a second  |
+ *     start, /health | connect | scrape x3, CPU | load ... drain | CPU, RSS, scrape | close, stop
+ *                                               |  a sample a second  |
  *
  * What is charged to the load is the difference between the two inner bars: neither the service's
  * start nor the making of connections is in it, and the scrapes' own allocations are measured
@@ -47,7 +47,7 @@ static void sample(run_ctx *x, cmp_sample s, cmp_progress p)
     s.rss_bytes = proc.rss_bytes;
     s.peak_rss_bytes = proc.peak_rss_bytes;
     if (run->counters) {
-        cmp_scrape(run->child.target, SAMPLE_MS, &s.c);
+        cmp_scrape(run->child.target, SAMPLE_MS, &s.c, run->timing ? &run->timing_end : NULL);
         s.scrapes = ++run->scrapes;
     }
     if (run->samples < run->sample_cap)
@@ -77,19 +77,37 @@ static void *sampler(void *arg)
     return NULL;
 }
 
+/* What one scrape did to the histogram. */
+static void timing_cost(cmp_run *run, const cmp_timing *before)
+{
+    const cmp_timing *after = &run->timing_start;
+    cmp_timing *cost = &run->timing_cost;
+    if (!before->ok || !after->ok || before->buckets != after->buckets)
+        return;
+    cost->ok = true;
+    cost->buckets = after->buckets;
+    cost->calls = after->calls - before->calls;
+    cost->sum_s = after->sum_s - before->sum_s;
+    for (size_t i = 0; i < after->buckets; i++)
+        cost->at_most[i] = after->at_most[i] - before->at_most[i];
+}
+
 static void on_start(void *arg)
 {
     cmp_run *run = ((run_ctx *)arg)->run;
     if (run->counters) {
+        const char *target = run->child.target;
         cmp_counters first = {0}, second = {0};
-        cmp_scrape(run->child.target, SCRAPE_MS, &first); /* fills what is filled once only */
-        cmp_scrape(run->child.target, SCRAPE_MS, &second);
-        cmp_scrape(run->child.target, SCRAPE_MS, &run->start);
+        cmp_timing timing = {0};
+        cmp_scrape(target, SCRAPE_MS, &first, NULL); /* fills what is filled once only */
+        cmp_scrape(target, SCRAPE_MS, &second, run->timing ? &timing : NULL);
+        cmp_scrape(target, SCRAPE_MS, &run->start, run->timing ? &run->timing_start : NULL);
         if (second.ok && run->start.ok) {
             run->scrape_cost.mallocs = run->start.mallocs - second.mallocs;
             run->scrape_cost.total_alloc_bytes =
                 run->start.total_alloc_bytes - second.total_alloc_bytes;
         }
+        timing_cost(run, &timing);
     }
     cmp_proc_read(run->child.pid, &run->proc_start);
 }
@@ -167,7 +185,8 @@ static void on_end(void *arg)
         cmp_proc_read(run->child.pid, &run->proc_end); /* first: the CPU clock goes on */
     stop_sampler(x);
     if (run->counters) {
-        if (!run->died && cmp_scrape(run->child.target, SCRAPE_MS, &run->end) == 0)
+        cmp_timing *timing = run->timing ? &run->timing_end : NULL;
+        if (!run->died && cmp_scrape(run->child.target, SCRAPE_MS, &run->end, timing) == 0)
             run->scrapes++;
         else
             end_from_samples(run);
@@ -224,8 +243,8 @@ void cmp_run_one(const cmp_opts *o, cmp_run *run, double seconds, unsigned conne
 {
     run_ctx x = {.run = run, .progress = progress, .arg = arg};
     run->connections = connections;
-    if (cmp_child_start(&run->child, o->program[run->side], run->counters ? o->prof : NULL, log,
-                        run->error, sizeof run->error) != 0)
+    if (cmp_child_start(&run->child, o->program[run->side], run->counters ? o->prof : NULL,
+                        run->timing, log, run->error, sizeof run->error) != 0)
         return;
     pthread_mutex_init(&x.lock, NULL);
     pthread_cond_init(&x.wake, NULL);

@@ -139,23 +139,29 @@ int cmp_http_get(const char *target, const char *path, char *buf, size_t cap, in
     return rc;
 }
 
-/* The value of a metric without labels: "name value" on a line of its own. */
-static bool metric(const char *text, const char *name, uint64_t *out)
+bool cmp_metric(const char *text, const char *series, double *out)
 {
-    size_t n = strlen(name);
+    size_t n = strlen(series);
     for (const char *line = text; line != NULL && *line != '\0';) {
-        if (strncmp(line, name, n) == 0 && line[n] == ' ') {
+        if (strncmp(line, series, n) == 0 && line[n] == ' ') {
             char *end;
-            double v = strtod(line + n, &end); /* Prometheus writes integers as floats at will */
-            if (end == line + n || !isfinite(v) || v < 0 || v > 0x1p63)
-                return false;
-            *out = (uint64_t)v;
-            return true;
+            *out = strtod(line + n, &end);
+            return end != line + n;
         }
         line = strchr(line, '\n');
         line = line != NULL ? line + 1 : NULL;
     }
     return false;
+}
+
+/* Prometheus writes integers as floats at will. */
+static bool metric(const char *text, const char *name, uint64_t *out)
+{
+    double v;
+    if (!cmp_metric(text, name, &v) || !isfinite(v) || v < 0 || v > 0x1p63)
+        return false;
+    *out = (uint64_t)v;
+    return true;
 }
 
 void cmp_counters_parse(const char *text, cmp_counters *out)
@@ -172,7 +178,7 @@ void cmp_counters_parse(const char *text, cmp_counters *out)
                   metric(text, "memkit_frees_total", &out->frees);
 }
 
-int cmp_scrape(const char *target, int timeout_ms, cmp_counters *out)
+int cmp_scrape(const char *target, int timeout_ms, cmp_counters *out, cmp_timing *timing)
 {
     enum { CAP = 1 << 20 };
     char *text = malloc(CAP);
@@ -182,6 +188,11 @@ int cmp_scrape(const char *target, int timeout_ms, cmp_counters *out)
     int status = cmp_http_get(target, "/metrics", text, CAP, timeout_ms);
     if (status == 200)
         cmp_counters_parse(text, out);
+    cmp_timing t;
+    if (status == 200 && timing != NULL) {
+        cmp_timing_parse(text, &t);
+        *timing = t.ok ? t : *timing;
+    }
     if (status >= 0)
         errno = EBADMSG;
     free(text);

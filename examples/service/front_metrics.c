@@ -34,9 +34,9 @@ static int write_gauges(const front *f, memkit_buf *out)
     }
     return memkit_buf_appendf(
         out,
-        "# HELP service_in_flight Requests that are read or worked on, this one too.\n"
-        "# TYPE service_in_flight gauge\n"
-        "service_in_flight %llu\n"
+        "# HELP service_requests_in_flight Requests that are read or worked on, this scrape too.\n"
+        "# TYPE service_requests_in_flight gauge\n"
+        "service_requests_in_flight %llu\n"
         "# HELP service_connections Open connections.\n"
         "# TYPE service_connections gauge\n"
         "service_connections %llu\n"

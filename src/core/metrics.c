@@ -138,36 +138,41 @@ static uint64_t arena_held(const memkit__node *node)
 
 static const family pool_families[] = {
     {"memkit_pool_gets_total", "counter", "Buffers taken from the pool.", pool_gets},
-    {"memkit_pool_hits_total", "counter", "Of those, answered without malloc.", pool_hits},
+    {"memkit_pool_hits_total", "counter", "Buffers taken from the pool without malloc.", pool_hits},
     {"memkit_pool_puts_total", "counter", "Buffers given back to the pool.", pool_puts},
-    {"memkit_pool_live_buffers", "gauge", "Buffers out.", pool_live_buffers},
-    {"memkit_pool_live_bytes", "gauge", "Room in the buffers that are out.", pool_live_bytes},
-    {"memkit_pool_held_buffers", "gauge", "Buffers waiting unused.", pool_held_buffers},
-    {"memkit_pool_held_bytes", "gauge", "Room in the buffers that wait.", pool_held_bytes},
-    {"memkit_pool_held_peak_bytes", "gauge", "Most that was reserved for waiting.",
+    {"memkit_pool_live_buffers", "gauge", "Buffers taken and not given back.", pool_live_buffers},
+    {"memkit_pool_live_bytes", "gauge", "Room in the buffers taken and not given back.",
+     pool_live_bytes},
+    {"memkit_pool_held_buffers", "gauge", "Buffers waiting in the pool.", pool_held_buffers},
+    {"memkit_pool_held_bytes", "gauge", "Room in the buffers waiting in the pool.",
+     pool_held_bytes},
+    {"memkit_pool_held_peak_bytes", "gauge", "Most room that was reserved for waiting buffers.",
      pool_peak_held_bytes},
-    {"memkit_pool_trimmed_bytes_total", "counter", "Given back to malloc.", pool_trimmed_bytes},
-    {"memkit_pool_calibrated_bytes", "gauge", "Size that a get without a hint gives.",
+    {"memkit_pool_trimmed_bytes_total", "counter", "Room of waiting buffers given back to malloc.",
+     pool_trimmed_bytes},
+    {"memkit_pool_calibrated_bytes", "gauge", "Size of the buffer that a get without a hint gives.",
      pool_calibrated_size},
 };
 
 static const family lru_families[] = {
     {"memkit_lru_entries", "gauge", "Entries in the cache.", lru_entries},
-    {"memkit_lru_bytes", "gauge", "Held for entries, overhead included.", lru_bytes},
-    {"memkit_lru_pinned_bytes", "gauge", "Of those, in entries that are referenced.",
+    {"memkit_lru_bytes", "gauge", "Memory held for entries, overhead included.", lru_bytes},
+    {"memkit_lru_pinned_bytes", "gauge", "Memory held for entries that are referenced.",
      lru_pinned_bytes},
-    {"memkit_lru_hits_total", "counter", "Look-ups that found.", lru_hits},
-    {"memkit_lru_misses_total", "counter", "Look-ups that did not find.", lru_misses},
+    {"memkit_lru_hits_total", "counter", "Look-ups that found an entry.", lru_hits},
+    {"memkit_lru_misses_total", "counter", "Look-ups that found none.", lru_misses},
     {"memkit_lru_sets_total", "counter", "Entries stored.", lru_sets},
     {"memkit_lru_evictions_total", "counter", "Entries evicted for room.", lru_evictions},
     {"memkit_lru_expirations_total", "counter", "Entries that grew too old.", lru_expirations},
-    {"memkit_lru_max_entries", "gauge", "Bound on entries, 0 for none.", lru_max_entries},
-    {"memkit_lru_max_bytes", "gauge", "Bound on bytes, 0 for none.", lru_max_bytes},
+    {"memkit_lru_max_entries", "gauge", "Bound on entries: 0 for none.", lru_max_entries},
+    {"memkit_lru_max_bytes", "gauge", "Bound on bytes: 0 for none.", lru_max_bytes},
 };
 
 static const family arena_families[] = {
-    {"memkit_arena_used_bytes", "gauge", "Given out, as of the last chunk.", arena_used},
-    {"memkit_arena_held_bytes", "gauge", "Taken from malloc, as of the last chunk.", arena_held},
+    {"memkit_arena_used_bytes", "gauge", "Memory the arena gave out, as of its last chunk.",
+     arena_used},
+    {"memkit_arena_held_bytes", "gauge", "Memory the arena took from malloc, as of its last chunk.",
+     arena_held},
 };
 
 static int write_objects(memkit_buf *out, memkit__kind kind, const char *label,
@@ -201,16 +206,20 @@ static int write_process(memkit_buf *out)
         const char *name, *type, *help;
         uint64_t value;
     } rows[] = {
-        {"memkit_process_resident_bytes", "gauge", "Resident memory.", m.rss_bytes},
-        {"memkit_process_resident_peak_bytes", "gauge", "Most of that.", m.peak_rss_bytes},
-        {"memkit_process_sys_bytes", "gauge", "Private writable memory mapped.", m.sys_bytes},
-        {"memkit_malloc_hooked", "gauge", "Whether malloc is counted, 1 or 0.", m.hooked},
-        {"memkit_heap_alloc_bytes", "gauge", "Allocated and not freed.", m.alloc_bytes},
-        {"memkit_heap_alloc_peak_bytes", "gauge", "Most of that.", m.peak_alloc_bytes},
-        {"memkit_heap_allocated_bytes_total", "counter", "Allocated since the start.",
+        {"memkit_process_resident_bytes", "gauge", "Resident memory of the process.", m.rss_bytes},
+        {"memkit_process_resident_peak_bytes", "gauge", "Most resident memory so far.",
+         m.peak_rss_bytes},
+        {"memkit_process_sys_bytes", "gauge", "Private writable memory mapped by the process.",
+         m.sys_bytes},
+        {"memkit_malloc_hooked", "gauge", "Whether malloc is counted: 1 or 0.", m.hooked},
+        {"memkit_heap_alloc_bytes", "gauge", "Usable bytes allocated and not freed.",
+         m.alloc_bytes},
+        {"memkit_heap_alloc_peak_bytes", "gauge",
+         "Most usable bytes allocated and not freed so far.", m.peak_alloc_bytes},
+        {"memkit_heap_allocated_bytes_total", "counter", "Usable bytes allocated since the start.",
          m.total_alloc_bytes},
-        {"memkit_mallocs_total", "counter", "Allocations.", m.mallocs},
-        {"memkit_frees_total", "counter", "Frees.", m.frees},
+        {"memkit_mallocs_total", "counter", "Allocations since the start.", m.mallocs},
+        {"memkit_frees_total", "counter", "Frees since the start.", m.frees},
     };
     enum { ROWS = sizeof rows / sizeof rows[0], ALWAYS = 4 };
     for (size_t i = 0; i < (m.hooked ? (size_t)ROWS : (size_t)ALWAYS); i++)
