@@ -127,15 +127,24 @@ static enum MHD_Result turn_away(front_worker *w, struct MHD_Connection *c, unsi
     return MHD_NO;
 }
 
+static front_conn *peer_of(struct MHD_Connection *c)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info->socket_context;
+}
+
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *c)
 {
     front_worker *w = cls;
     front_target t;
+    front_conn_line(peer_of(c));
     front_target_parse(uri != NULL ? uri : "", &t);
     service_request *r = handler_begin(w->index, t.id_len);
     if (r != NULL) {
         r->front = w;
         r->connection = c;
+        r->peer = peer_of(c);
         r->holds = 1;
         r->uri_len = t.len;
         r->route = (uint8_t)t.route;
@@ -153,16 +162,14 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *c)
 
 /* The answer's head needs room behind the request's, cookies are copied and taken apart: a request
  * that leaves too little would be closed without a word. */
-static bool fits_memory(struct MHD_Connection *c)
+static bool fits_memory(struct MHD_Connection *c, size_t head)
 {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    if (info == NULL || info->header_size < FRONT_CONN_MEMORY / 4)
+    if (head < FRONT_CONN_MEMORY / 4)
         return true;
     int records = MHD_get_connection_values(
         c, (enum MHD_ValueKind)(MHD_HEADER_KIND | MHD_COOKIE_KIND), NULL, NULL);
     const char *cookie = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_COOKIE);
-    size_t used = info->header_size + (size_t)records * 64 + (cookie != NULL ? strlen(cookie) : 0);
+    size_t used = head + (size_t)records * 64 + (cookie != NULL ? strlen(cookie) : 0);
     return used + 1024 <= FRONT_CONN_MEMORY;
 }
 
@@ -201,8 +208,10 @@ static unsigned body_verdict(struct MHD_Connection *c)
         return MHD_HTTP_BAD_REQUEST;
     const char *coding =
         MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING);
-    if (coding != NULL)
+    if (coding != NULL) {
+        peer_of(c)->inexact = true; /* the sizes of chunks are not told to us */
         return strcasecmp(coding, "chunked") == 0 ? 0 : MHD_HTTP_NOT_IMPLEMENTED;
+    }
     const char *length =
         MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
     return length != NULL && strtoull(length, NULL, 10) > FRONT_MAX_BODY
@@ -247,7 +256,9 @@ static enum MHD_Result serve_process(service_request *r)
         return MHD_YES;
     }
     if (r->worked) /* as front.c's resume says */
-        MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, FRONT_IDLE_S);
+        MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0);
+    if (r->peer->ended) /* its time was over before its work was */
+        return MHD_NO;
     if (w->expired) {
         return answer_text(r, MHD_HTTP_SERVICE_UNAVAILABLE, text_of(MHD_HTTP_SERVICE_UNAVAILABLE));
     }
@@ -263,6 +274,7 @@ static enum MHD_Result serve(service_request *r)
     if (!r->complete) {
         r->complete = true;
         r->front->complete++;
+        front_conn_whole(r->peer);
     }
     if (r->status != 0)
         return refuse(r);
@@ -295,10 +307,13 @@ static void refuse_nul(service_request *r, const char *url, const char *version)
 static enum MHD_Result look_at(service_request *r, const char *url, const char *method,
                                const char *version)
 {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    front_conn_head(r->peer, info->header_size);
     refuse_nul(r, url, version);
     unsigned refused = verdict(r, method, version);
     unsigned fatal = body_verdict(r->connection);
-    if (fatal == 0 && !fits_memory(r->connection))
+    if (fatal == 0 && !fits_memory(r->connection, info->header_size))
         fatal =
             refused == MHD_HTTP_URI_TOO_LONG ? refused : MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE;
     r->status = (uint16_t)refused;
@@ -320,6 +335,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     }
     if (*size > 0) {
         r->body_read += *size;
+        front_conn_body(r->peer, *size);
         *size = 0;
         if (r->body_read > FRONT_MAX_BODY)
             return turn_away(w, c, MHD_HTTP_CONTENT_TOO_LARGE);
@@ -333,9 +349,9 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **context,
 {
     front_worker *w = cls;
     service_request *r = *context;
-    (void)c;
     (void)code;
     *context = NULL;
+    front_conn_answered(peer_of(c));
     if (r != NULL) {
         front_count(&w->in_flight, -1);
         w->complete -= r->complete;
@@ -347,28 +363,33 @@ static void on_connection(void *cls, struct MHD_Connection *c, void **context,
                           enum MHD_ConnectionNotificationCode code)
 {
     front_worker *w = cls;
-    (void)context;
+    int fd = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         front_count(&w->connections, 1);
-        w->accepted++;
+        *context = w->newcomer;
+        w->newcomer = NULL;
+        front_conn_open(*context, fd);
         return;
     }
     front_count(&w->connections, -1);
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (info != NULL && !w->stopping)
-        front_linger_add(&w->linger, w->epoll_fd, FRONT_TAG_LINGER, info->connect_fd,
-                         front_now_ns());
+    front_conn *peer = *context;
+    bool ended = peer->ended;
+    front_conn_close(peer);
+    if (w->stopping)
+        return;
+    if (!ended)
+        front_linger_add(&w->linger, w->epoll_fd, FRONT_TAG_LINGER, fd, w->now_ns);
+    front_accept_again(w);
 }
 
 int front_http_start(front_worker *w, unsigned max_connections)
 {
-    w->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, w,
-        MHD_OPTION_LISTEN_SOCKET, w->listen_fd, MHD_OPTION_CONNECTION_LIMIT, max_connections,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)FRONT_CONN_MEMORY,
-        MHD_OPTION_CONNECTION_TIMEOUT, FRONT_IDLE_S, MHD_OPTION_URI_LOG_CALLBACK, on_uri, w,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, w, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
-        w, MHD_OPTION_END);
+    w->daemon =
+        MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0,
+                         NULL, NULL, on_request, w, MHD_OPTION_CONNECTION_LIMIT, max_connections,
+                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)FRONT_CONN_MEMORY,
+                         MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_URI_LOG_CALLBACK, on_uri, w,
+                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, w, MHD_OPTION_NOTIFY_CONNECTION,
+                         on_connection, w, MHD_OPTION_END);
     return w->daemon != NULL ? 0 : -1;
 }
