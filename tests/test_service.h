@@ -5,6 +5,7 @@
 #define TEST_SERVICE_H
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -73,8 +74,9 @@ HELPER rlim_t service_files;
 HELPER void service_spawn(service *s, const char *program, const char *const *settings,
                           const char *arg)
 {
-    static const char *const own[] = {"LISTEN_ADDR", "MAX_WORKERS", "CACHE_SIZE", "WORK_MS",
-                                      "DRAIN_MS"};
+    static const char *const own[] = {"LISTEN_ADDR",      "MAX_WORKERS",    "CACHE_SIZE",
+                                      "WORK_MS",          "DRAIN_MS",       "READ_TIMEOUT_MS",
+                                      "WRITE_TIMEOUT_MS", "IDLE_TIMEOUT_MS"};
     char path[4096];
     int fds[2];
     memset(s, 0, sizeof *s);
@@ -321,6 +323,54 @@ HELPER void await_metric(const service *s, const char *name, double want)
             fail_msg("%s is %.0f and not %.0f", name, got, want);
         sleep_ms(2);
     }
+}
+
+/* Waits for the end of a connection of which nothing more is wanted: true; false: after ms. */
+HELPER bool client_ends(client *c, int ms)
+{
+    char nowhere[4096];
+    double end = now_s() + ms / 1000.0;
+    for (;;) {
+        struct pollfd p = {.fd = c->fd, .events = POLLIN};
+        int left = (int)((end - now_s()) * 1000);
+        if (poll(&p, 1, left > 0 ? left : 0) <= 0)
+            return false;
+        if (recv(c->fd, nowhere, sizeof nowhere, MSG_DONTWAIT) <= 0)
+            return true;
+    }
+}
+
+/* Hundredths of a second of CPU that it has used so far. */
+HELPER long service_cpu(const service *s)
+{
+    char path[64], text[1024];
+    unsigned long user, sys;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)s->pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    char *after_name = strrchr(text, ')');
+    assert_non_null(after_name);
+    assert_int_equal(
+        sscanf(after_name, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &sys),
+        2);
+    return (long)(user + sys);
+}
+
+/* Its open descriptors. */
+HELPER int service_fds(const service *s)
+{
+    char path[64];
+    int n = 0;
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)s->pid);
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
 }
 
 /* Each test runs against both services, with a service of its own. */

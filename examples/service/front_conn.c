@@ -23,6 +23,10 @@
 
 #include "front_worker.h"
 
+/* Deadlines are on the next of these: a worker with a thousand connections that come and go wakes
+ * for them 50 times a second, and not for each. */
+#define TICK_NS 20000000u
+
 #define SETTLE_NS  200000000u
 #define GONE_NS    250000000u /* libmicrohttpd has had many a run by then to read what came before */
 #define GONE_TRIES 40         /* and where it has not: no longer than this many times more */
@@ -42,7 +46,8 @@ static void enter(front_worker *w, front_timer *t, front_list list, uint64_t fro
 {
     front_timer *end = &w->lists[list];
     leave(t);
-    t->due_ns = from_ns + w->delays_ns[list];
+    uint64_t due = from_ns + w->delays_ns[list] + TICK_NS - 1;
+    t->due_ns = due - due % TICK_NS;
     t->prev = end->prev;
     t->next = end;
     end->prev->next = t;
@@ -211,7 +216,7 @@ void front_conn_event(front_conn *c, uint32_t events)
 static void settle(front_conn *c)
 {
     if (begun(c)) {
-        go_from(c, FRONT_READ, c->phase.due_ns - c->worker->delays_ns[FRONT_SETTLE]);
+        go_from(c, FRONT_READ, c->worker->now_ns - c->worker->delays_ns[FRONT_SETTLE]);
         return;
     }
     go(c, FRONT_IDLE);
