@@ -276,6 +276,19 @@ HELPER void client_read(client *c, answer *a, bool bodiless)
     memmove(c->data, c->data + head + a->body_len, c->len + 1);
 }
 
+/* "POST /process?id=" + n bytes that differ from place to place. */
+HELPER char *line_with_id(size_t n)
+{
+    static const char start_of_line[] = "POST /process?id=";
+    char *line = malloc(sizeof start_of_line + n);
+    assert_non_null(line);
+    strcpy(line, start_of_line);
+    for (size_t i = 0; i < n; i++)
+        line[sizeof start_of_line - 1 + i] = (char)('a' + (i * 7 + i / 26) % 26);
+    line[sizeof start_of_line - 1 + n] = '\0';
+    return line;
+}
+
 /* The service ends the connection, and properly: no reset, nothing more to read. */
 HELPER void client_expect_end(client *c)
 {

@@ -42,6 +42,11 @@
 #define GRACE_NS 3000000000u /* a request that is not all there has so long to arrive */
 #define POLL_MS  20          /* while draining: deadlines are looked at so often */
 
+/* 0.9.75 asks to be run again and again for a connection whose memory is full and whose request is
+ * not whole (a chunk's size that does not end, say). After so many turns it has to wait a little.
+ */
+#define IN_VAIN 16
+
 #define FAR_OFF_S 86400u /* a time-out that never comes: resume() says what it is for */
 
 /* Work ends on the next quarter of a millisecond: at 10,000 requests a second one wake-up then
@@ -105,7 +110,7 @@ static bool pending(front_worker *w)
 
 static int wait_ms(front_worker *w)
 {
-    if (pending(w))
+    if (pending(w) && w->in_vain < IN_VAIN)
         return 0;
     uint64_t due = front_conns_due(w);
     if (w->retry_ns != 0 && w->retry_ns < due)
@@ -116,7 +121,9 @@ static int wait_ms(front_worker *w)
         uint64_t ms = due > now ? (due - now + 999999u) / 1000000u : 0;
         timeout = ms > INT_MAX ? INT_MAX : (int)ms;
     }
-    if (w->linger.count > 0 || w->stop_ns != 0)
+    if (w->in_vain >= IN_VAIN)
+        timeout = 1;
+    else if (w->linger.count > 0 || w->stop_ns != 0)
         if (timeout < 0 || timeout > POLL_MS)
             timeout = POLL_MS;
     return timeout;
@@ -147,6 +154,8 @@ static void take_events(front_worker *w)
     struct epoll_event ev[EVENTS];
     bool stop = false, clients = false;
     int n = epoll_wait(w->epoll_fd, ev, EVENTS, wait_ms(w));
+    w->in_vain = n > 0 || w->progress || !pending(w) ? 0 : w->in_vain + 1;
+    w->progress = false;
     w->now_ns = front_now_ns();
     for (int i = 0; i < n; i++) {
         uint64_t tag = ev[i].data.u64;

@@ -27,9 +27,8 @@
  * for them 50 times a second, and not for each. */
 #define TICK_NS 20000000u
 
-#define SETTLE_NS  200000000u
-#define GONE_NS    250000000u /* libmicrohttpd has had many a run by then to read what came before */
-#define GONE_TRIES 40         /* and where it has not: no longer than this many times more */
+#define SETTLE_NS 200000000u
+#define GONE_NS   250000000u /* libmicrohttpd has had many a run by then to read what came before */
 
 /* ---- lists ---- */
 
@@ -191,7 +190,6 @@ void front_conn_whole(front_conn *c)
 void front_conn_answered(front_conn *c)
 {
     leave(&c->write);
-    c->tries = 0;
     if (!c->ended)
         go(c, c->fin ? FRONT_GONE : FRONT_SETTLE);
 }
@@ -223,15 +221,18 @@ static void settle(front_conn *c)
     watch(c, EPOLL_CTL_MOD, true);
 }
 
-/* Nothing more will come, and what came before was no whole request, unless it is in the socket
- * still. libmicrohttpd 0.9.75 overlooks an end that arrives together with the last bytes. */
+/* Nothing more will come, and what came before was no whole request, unless some of it is in the
+ * socket still, and becomes less. libmicrohttpd 0.9.75 overlooks an end that arrives together with
+ * the last bytes. */
 static void gone(front_conn *c)
 {
-    int unread = 0;
-    if (++c->tries < GONE_TRIES && ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0)
-        go(c, FRONT_GONE);
-    else
+    int unread = 0, before = c->unread;
+    if (ioctl(c->fd, FIONREAD, &unread) != 0 || unread == 0 || unread == before) {
         end(c);
+        return;
+    }
+    c->unread = unread;
+    go(c, FRONT_GONE);
 }
 
 void front_conns_expire(front_worker *w)

@@ -42,12 +42,12 @@ typedef struct front_conn {
     struct front_worker *worker;
     uint64_t consumed; /* bytes of the requests received whole so far */
     int fd;
-    uint8_t list;  /* the one that phase is in */
-    uint8_t tries; /* in FRONT_GONE */
-    bool fin;      /* the client sends no more */
-    bool ended;    /* by us: what is still under way for it goes nowhere */
-    bool inexact;  /* consumed leaves out what framed a chunked body */
-    bool armed;    /* epoll tells of the next byte */
+    int unread;   /* bytes in the socket when FRONT_GONE was last looked at */
+    uint8_t list; /* the one that phase is in */
+    bool fin;     /* the client sends no more */
+    bool ended;   /* by us: what is still under way for it goes nowhere */
+    bool inexact; /* consumed leaves out what framed a chunked body */
+    bool armed;   /* epoll tells of the next byte */
 } front_conn;
 
 /* The worker's lists, empty, with the config's delays. */

@@ -80,7 +80,7 @@ static const char *text_of(unsigned status)
 {
     switch (status) {
     case MHD_HTTP_BAD_REQUEST:
-        return "Content-Length fields that contradict each other";
+        return "header fields that leave the body's length in doubt";
     case MHD_HTTP_NOT_FOUND:
         return "not found";
     case MHD_HTTP_METHOD_NOT_ALLOWED:
@@ -138,6 +138,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *c)
 {
     front_worker *w = cls;
     front_target t;
+    w->progress = true;
     front_conn_line(peer_of(c));
     front_target_parse(uri != NULL ? uri : "", &t);
     service_request *r = handler_begin(w->index, t.id_len);
@@ -174,47 +175,43 @@ static bool fits_memory(struct MHD_Connection *c, size_t head)
 }
 
 typedef struct {
-    const char *first;
-    bool differ;
-} lengths;
+    const char *length, *coding; /* the first of each; NULL: none */
+    bool doubtful;
+} framing;
 
-static enum MHD_Result compare_length(void *cls, enum MHD_ValueKind kind, const char *name,
-                                      const char *value)
+static enum MHD_Result look_at_field(void *cls, enum MHD_ValueKind kind, const char *name,
+                                     const char *value)
 {
-    lengths *l = cls;
+    framing *f = cls;
+    size_t n = strlen(name);
     (void)kind;
-    if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) != 0)
-        return MHD_YES;
     value = value != NULL ? value : "";
-    if (l->first == NULL)
-        l->first = value;
-    l->differ = strcmp(l->first, value) != 0;
-    return l->differ ? MHD_NO : MHD_YES;
+    if (n > 0 && (name[n - 1] == ' ' || name[n - 1] == '\t')) {
+        f->doubtful = true; /* "Content-Length : 4" is that field to some */
+    } else if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0) {
+        f->doubtful |= f->length != NULL && strcmp(f->length, value) != 0;
+        f->length = f->length != NULL ? f->length : value;
+    } else if (strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0) {
+        f->doubtful |= f->coding != NULL;
+        f->coding = value;
+    }
+    return MHD_YES;
 }
 
-/* libmicrohttpd goes by the first Content-Length. A proxy before us may go by another, and what is
- * the body to one of the two is a request to the other. */
-static bool lengths_differ(struct MHD_Connection *c)
-{
-    lengths l = {.first = NULL};
-    MHD_get_connection_values(c, MHD_HEADER_KIND, compare_length, &l);
-    return l.differ;
-}
-
-/* What the header fields say of the body: 0, or the status to turn the client away with. */
+/* What the header fields say of the body: 0, or the status to turn the client away with.
+ * libmicrohttpd goes by the first Content-Length, and by Transfer-Encoding before that. A proxy
+ * before us may go by another, and what is the body to one of the two is a request to the other. */
 static unsigned body_verdict(struct MHD_Connection *c)
 {
-    if (lengths_differ(c))
+    framing f = {.length = NULL};
+    MHD_get_connection_values(c, MHD_HEADER_KIND, look_at_field, &f);
+    if (f.doubtful || (f.length != NULL && f.coding != NULL))
         return MHD_HTTP_BAD_REQUEST;
-    const char *coding =
-        MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING);
-    if (coding != NULL) {
+    if (f.coding != NULL) {
         peer_of(c)->inexact = true; /* the sizes of chunks are not told to us */
-        return strcasecmp(coding, "chunked") == 0 ? 0 : MHD_HTTP_NOT_IMPLEMENTED;
+        return strcasecmp(f.coding, "chunked") == 0 ? 0 : MHD_HTTP_NOT_IMPLEMENTED;
     }
-    const char *length =
-        MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    return length != NULL && strtoull(length, NULL, 10) > FRONT_MAX_BODY
+    return f.length != NULL && strtoull(f.length, NULL, 10) > FRONT_MAX_BODY
                ? MHD_HTTP_CONTENT_TOO_LARGE
                : 0;
 }
@@ -327,6 +324,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     front_worker *w = cls;
     service_request *r = *context;
     (void)data;
+    w->progress = true;
     if (r == NULL)
         return turn_away(w, c, MHD_HTTP_SERVICE_UNAVAILABLE); /* no memory for its object */
     if (!r->seen) {
@@ -350,6 +348,7 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **context,
     front_worker *w = cls;
     service_request *r = *context;
     (void)code;
+    w->progress = true;
     *context = NULL;
     front_conn_answered(peer_of(c));
     if (r != NULL) {

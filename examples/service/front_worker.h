@@ -56,6 +56,8 @@ typedef struct front_worker {
     front_timer lists[FRONT_LISTS]; /* their ends: front_conn.c */
     uint64_t delays_ns[FRONT_LISTS];
 
+    bool progress;     /* libmicrohttpd has called us in this turn */
+    unsigned in_vain;  /* turns in a row that it asked for, and nothing came of them */
     unsigned complete; /* requests received whole and not answered yet */
     uint64_t stop_ns;  /* when draining began; 0: not yet */
     bool expired;      /* drained for too long: who still waits is turned away */
