@@ -353,25 +353,6 @@ HELPER bool client_ends(client *c, int ms)
     }
 }
 
-/* Hundredths of a second of CPU that it has used so far. */
-HELPER long service_cpu(const service *s)
-{
-    char path[64], text[1024];
-    unsigned long user, sys;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)s->pid);
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[n] = '\0';
-    char *after_name = strrchr(text, ')');
-    assert_non_null(after_name);
-    assert_int_equal(
-        sscanf(after_name, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &sys),
-        2);
-    return (long)(user + sys);
-}
-
 /* Its open descriptors. */
 HELPER int service_fds(const service *s)
 {
@@ -384,6 +365,18 @@ HELPER int service_fds(const service *s)
         n += e->d_name[0] != '.';
     closedir(d);
     return n;
+}
+
+/* Those that it keeps: the fewest within half a second, as clients that have left may be seen late.
+ */
+HELPER int service_own_fds(const service *s)
+{
+    int least = service_fds(s);
+    for (double end = now_s() + 0.5; now_s() < end; sleep_ms(5)) {
+        int n = service_fds(s);
+        least = n < least ? n : least;
+    }
+    return least;
 }
 
 /* Each test runs against both services, with a service of its own. */

@@ -215,17 +215,6 @@ typedef struct {
     double blocks, resident;
 } figures;
 
-/* The descriptors that it has when it has no client: the fewest within half a second. */
-static int own_descriptors(void)
-{
-    int least = service_fds(&svc);
-    for (double end = now_s() + 0.5; now_s() < end; sleep_ms(5)) {
-        int n = service_fds(&svc);
-        least = n < least ? n : least;
-    }
-    return least;
-}
-
 /* Once nothing is under way and nothing lingers. */
 static void take(figures *f, int fds)
 {
@@ -265,7 +254,7 @@ static void garbage_changes_nothing_for_others_and_leaves_nothing_behind(void **
     (void)state;
     const unsigned long n = setting("HOSTILE_REQUESTS", BY_DEFAULT);
     figures before = {0}, after = {0};
-    int fds = own_descriptors();
+    int fds = service_own_fds(&svc);
     attacks_beside_a_healthy_client(n / 10); /* what a service of this load keeps for good */
     take(&before, fds);
     attacks_beside_a_healthy_client(n - n / 10);

@@ -156,6 +156,7 @@ static void take_events(front_worker *w)
     int n = epoll_wait(w->epoll_fd, ev, EVENTS, wait_ms(w));
     w->in_vain = n > 0 || w->progress || !pending(w) ? 0 : w->in_vain + 1;
     w->progress = false;
+    front_count(&w->turns, 1);
     w->now_ns = front_now_ns();
     for (int i = 0; i < n; i++) {
         uint64_t tag = ev[i].data.u64;

@@ -69,8 +69,13 @@ static int write_gauges(const front *f, memkit_buf *out)
         "service_connections %llu\n"
         "# HELP service_workers Event loops, each with a thread of its own.\n"
         "# TYPE service_workers gauge\n"
-        "service_workers %u\n",
-        SUM(f, in_flight), SUM(f, connections), f->n);
+        "service_workers %u\n"
+        "# HELP service_loop_turns_total Times that an event loop woke up; thousands a second "
+        "without "
+        "requests: it spins.\n"
+        "# TYPE service_loop_turns_total counter\n"
+        "service_loop_turns_total %llu\n",
+        SUM(f, in_flight), SUM(f, connections), f->n, SUM(f, turns));
 }
 
 static int write_workers(const front *f, memkit_buf *out)

@@ -67,7 +67,7 @@ typedef struct front_worker {
 
     _Alignas(64) atomic_uint_fast64_t answered[FRONT_NCODES];
     atomic_uint_fast64_t in_flight, connections;
-    atomic_uint_fast64_t timeouts[FRONT_KINDS], shed, accept_errors;
+    atomic_uint_fast64_t timeouts[FRONT_KINDS], shed, accept_errors, turns;
 } front_worker;
 
 struct front {
