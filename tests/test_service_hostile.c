@@ -2,8 +2,8 @@
  * while a healthy client beside it must get every answer right. Afterwards the service has what it
  * had before: descriptors, blocks of memory, resident bytes.
  *
- * A test sends a twentieth of a million requests to both services together, `make soak` a million
- * to each: HOSTILE_REQUESTS says how many, HOSTILE_SEED which (the seed is printed).
+ * `make test` sends 25,000 to each service, `make soak` a million: HOSTILE_REQUESTS says how many,
+ * HOSTILE_SEED which.
  */
 #define _GNU_SOURCE
 
@@ -268,7 +268,8 @@ static void garbage_changes_nothing_for_others_and_leaves_nothing_behind(void **
     assert_true(answered > n / 10);
     assert_int_equal(after.fds, fds);
     assert_true(after.blocks <= before.blocks + SLACK);
-    assert_true(after.resident <= before.resident + SLACK_RSS);
+    if (!SANITIZED) /* which keep what was freed for a while, and tell of leaks themselves */
+        assert_true(after.resident <= before.resident + SLACK_RSS);
 }
 
 int main(void)
