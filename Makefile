@@ -247,6 +247,14 @@ test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS)
 test-tools: lib $(EXAMPLES) $(TOOLS) $(PROGS)
 	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TOOLS))
 
+## soak         a million hostile requests to each of the services, some ten minutes (HOSTILE_REQUESTS=1000000
+##              HOSTILE_SEED=; `make test` sends 25,000)
+.PHONY: soak
+soak: lib $(EXAMPLES) $(B)/tests/test_service_hostile
+	$(Q)$(TEST_ENV) TEST_TIMEOUT=3600 HOSTILE_REQUESTS=$(or $(HOSTILE_REQUESTS),1000000) HOSTILE_SEED=$(HOSTILE_SEED) \
+	    tests/run.sh $(B)/tests/test_service_hostile
+	$(Q)grep -a 'hostile requests' $(B)/tests/test_service_hostile.log
+
 ## valgrind     the core's tests under valgrind: any error or lost block fails (make deps-ci)
 .PHONY: valgrind
 VALGRIND_TESTS := $(addprefix $(B)/tests/,test_buf test_arena test_pool test_pool_threads test_metrics test_stats) \

@@ -5,6 +5,7 @@
 #define TEST_SERVICE_H
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -73,8 +74,9 @@ HELPER rlim_t service_files;
 HELPER void service_spawn(service *s, const char *program, const char *const *settings,
                           const char *arg)
 {
-    static const char *const own[] = {"LISTEN_ADDR", "MAX_WORKERS", "CACHE_SIZE", "WORK_MS",
-                                      "DRAIN_MS"};
+    static const char *const own[] = {"LISTEN_ADDR",      "MAX_WORKERS",    "CACHE_SIZE",
+                                      "WORK_MS",          "DRAIN_MS",       "READ_TIMEOUT_MS",
+                                      "WRITE_TIMEOUT_MS", "IDLE_TIMEOUT_MS"};
     char path[4096];
     int fds[2];
     memset(s, 0, sizeof *s);
@@ -274,6 +276,19 @@ HELPER void client_read(client *c, answer *a, bool bodiless)
     memmove(c->data, c->data + head + a->body_len, c->len + 1);
 }
 
+/* "POST /process?id=" + n bytes that differ from place to place. */
+HELPER char *line_with_id(size_t n)
+{
+    static const char start_of_line[] = "POST /process?id=";
+    char *line = malloc(sizeof start_of_line + n);
+    assert_non_null(line);
+    strcpy(line, start_of_line);
+    for (size_t i = 0; i < n; i++)
+        line[sizeof start_of_line - 1 + i] = (char)('a' + (i * 7 + i / 26) % 26);
+    line[sizeof start_of_line - 1 + n] = '\0';
+    return line;
+}
+
 /* The service ends the connection, and properly: no reset, nothing more to read. */
 HELPER void client_expect_end(client *c)
 {
@@ -321,6 +336,47 @@ HELPER void await_metric(const service *s, const char *name, double want)
             fail_msg("%s is %.0f and not %.0f", name, got, want);
         sleep_ms(2);
     }
+}
+
+/* Waits for the end of a connection of which nothing more is wanted: true; false: after ms. */
+HELPER bool client_ends(client *c, int ms)
+{
+    char nowhere[4096];
+    double end = now_s() + ms / 1000.0;
+    for (;;) {
+        struct pollfd p = {.fd = c->fd, .events = POLLIN};
+        int left = (int)((end - now_s()) * 1000);
+        if (poll(&p, 1, left > 0 ? left : 0) <= 0)
+            return false;
+        if (recv(c->fd, nowhere, sizeof nowhere, MSG_DONTWAIT) <= 0)
+            return true;
+    }
+}
+
+/* Its open descriptors. */
+HELPER int service_fds(const service *s)
+{
+    char path[64];
+    int n = 0;
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)s->pid);
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+/* Those that it keeps: the fewest within half a second, as clients that have left may be seen late.
+ */
+HELPER int service_own_fds(const service *s)
+{
+    int least = service_fds(s);
+    for (double end = now_s() + 0.5; now_s() < end; sleep_ms(5)) {
+        int n = service_fds(s);
+        least = n < least ? n : least;
+    }
+    return least;
 }
 
 /* Each test runs against both services, with a service of its own. */

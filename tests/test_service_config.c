@@ -62,6 +62,12 @@ static void a_value_that_is_no_good_is_refused_and_explained(void **state)
         {"WORK_MS=ten", "from 0 to 60000"},
         {"WORK_MS=4294967306", "from 0 to 60000"},
         {"DRAIN_MS=27001", "from 0 to 27000"},
+        {"READ_TIMEOUT_MS=0", "from 50 to 3600000"},
+        {"READ_TIMEOUT_MS=5s", "from 50 to 3600000"},
+        {"WRITE_TIMEOUT_MS=49", "from 50 to 3600000"},
+        {"WRITE_TIMEOUT_MS=", "from 50 to 3600000"},
+        {"IDLE_TIMEOUT_MS=3600001", "from 50 to 3600000"},
+        {"IDLE_TIMEOUT_MS=-1", "from 50 to 3600000"},
         {"LISTEN_ADDR=", "want"},
         {"LISTEN_ADDR=8080", "want"},
         {"LISTEN_ADDR=127.0.0.1", "want"},
@@ -96,7 +102,10 @@ static void the_ends_of_every_range_are_accepted(void **state)
     (void)state;
     static const char *const table[][2] = {{"MAX_WORKERS=1", "CACHE_SIZE=1"},
                                            {"MAX_WORKERS=256", "CACHE_SIZE=100000"},
-                                           {"WORK_MS=0", "DRAIN_MS=0"}};
+                                           {"WORK_MS=0", "DRAIN_MS=0"},
+                                           {"READ_TIMEOUT_MS=50", "IDLE_TIMEOUT_MS=3600000"},
+                                           {"READ_TIMEOUT_MS=3600000", "IDLE_TIMEOUT_MS=50"},
+                                           {"WRITE_TIMEOUT_MS=50", "WRITE_TIMEOUT_MS=3600000"}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         client c;
         start_with(table[i][0], table[i][1]);
@@ -116,8 +125,10 @@ static void help_says_how_and_another_argument_is_refused(void **state)
     (void)state;
     service_spawn(&svc, program, NULL, "--help");
     assert_int_equal(service_wait(&svc), 0);
-    static const char *const names[] = {"LISTEN_ADDR", "MAX_WORKERS", "CACHE_SIZE", "WORK_MS",
-                                        "DRAIN_MS"};
+    static const char *const names[] = {"LISTEN_ADDR",     "MAX_WORKERS",      "CACHE_SIZE",
+                                        "WORK_MS",         "DRAIN_MS",         "READ_TIMEOUT_MS",
+                                        "default 5000",    "WRITE_TIMEOUT_MS", "default 10000",
+                                        "IDLE_TIMEOUT_MS", "default 15000"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         assert_non_null(strstr(svc.log, names[i]));
     service_spawn(&svc, program, NULL, "--verbose");

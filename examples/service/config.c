@@ -17,6 +17,9 @@
 #define DEFAULT_CACHE  1000
 #define DEFAULT_WORK   10
 #define DEFAULT_DRAIN  24000
+#define DEFAULT_READ   5000
+#define DEFAULT_WRITE  10000
+#define DEFAULT_IDLE   15000
 
 #define LISTEN_FORMS "\":8080\", \"127.0.0.1:8080\", \"[::1]:8080\" or \"localhost:8080\""
 
@@ -144,6 +147,15 @@ static int listen_addr(service_config *c, char why[CONFIG_WHY])
     return resolve(c, host, port, false, why);
 }
 
+static int timeout(const char *name, unsigned long otherwise, unsigned *out, char why[CONFIG_WHY])
+{
+    unsigned long ms;
+    if (number(name, CONFIG_TIMEOUT_MIN, CONFIG_TIMEOUT_MAX, otherwise, &ms, why) != 0)
+        return -1;
+    *out = (unsigned)ms;
+    return 0;
+}
+
 static unsigned online_cpus(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -158,7 +170,10 @@ int config_load(service_config *out, char why[CONFIG_WHY])
         number("MAX_WORKERS", 1, CONFIG_WORKERS, online_cpus(), &workers, why) != 0 ||
         number("CACHE_SIZE", 1, CONFIG_CACHE_MAX, DEFAULT_CACHE, &cache, why) != 0 ||
         number("WORK_MS", 0, CONFIG_WORK_MAX, DEFAULT_WORK, &work, why) != 0 ||
-        number("DRAIN_MS", 0, CONFIG_DRAIN_MAX, DEFAULT_DRAIN, &drain, why) != 0)
+        number("DRAIN_MS", 0, CONFIG_DRAIN_MAX, DEFAULT_DRAIN, &drain, why) != 0 ||
+        timeout("READ_TIMEOUT_MS", DEFAULT_READ, &out->read_timeout_ms, why) != 0 ||
+        timeout("WRITE_TIMEOUT_MS", DEFAULT_WRITE, &out->write_timeout_ms, why) != 0 ||
+        timeout("IDLE_TIMEOUT_MS", DEFAULT_IDLE, &out->idle_timeout_ms, why) != 0)
         return -1;
     out->workers = (unsigned)workers;
     out->cache_entries = cache;
@@ -180,10 +195,18 @@ void config_usage(const char *program)
            "  WORK_MS       simulated work a request in milliseconds, 0 to %d; default %d\n"
            "  DRAIN_MS      for what is under way at the end, milliseconds, 0 to %d; default %d\n"
            "\n"
+           "Time-outs in milliseconds, %d to %d, each a total; a connection that takes longer is "
+           "closed:\n"
+           "\n"
+           "  READ_TIMEOUT_MS   until a request is received whole, default %d\n"
+           "  WRITE_TIMEOUT_MS  from the end of its head until the answer is sent, default %d\n"
+           "  IDLE_TIMEOUT_MS   between two requests of a connection, default %d\n"
+           "\n"
            "SIGINT or SIGTERM ends it: requests under way get their answers, at most 30 s later it "
            "is\n"
            "gone; a second one ends it at once. Exit code 0; 1: cannot start; 2: a value is "
            "refused.\n",
            program, DEFAULT_LISTEN, CONFIG_WORKERS, CONFIG_CACHE_MAX, DEFAULT_CACHE,
-           CONFIG_WORK_MAX, DEFAULT_WORK, CONFIG_DRAIN_MAX, DEFAULT_DRAIN);
+           CONFIG_WORK_MAX, DEFAULT_WORK, CONFIG_DRAIN_MAX, DEFAULT_DRAIN, CONFIG_TIMEOUT_MIN,
+           CONFIG_TIMEOUT_MAX, DEFAULT_READ, DEFAULT_WRITE, DEFAULT_IDLE);
 }

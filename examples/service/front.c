@@ -2,7 +2,9 @@
  *
  *     a worker's epoll set                what it means
  *     +-----------------------------+
- *     | libmicrohttpd's epoll fd    | --> MHD_run: accept, read, call front_http.c, write
+ *     | libmicrohttpd's epoll fd    | --> MHD_run: read, call front_http.c, write
+ *     | listening socket            | --> front_accept.c
+ *     | every connection            | --> front_conn.c: the client's end; not its data
  *     | timerfd                     | --> the work of the first in the queue is done
  *     | eventfd (shared by all)     | --> drain
  *     | lingering connections       | --> front_linger.c
@@ -11,6 +13,9 @@
  * libmicrohttpd runs in its external mode: its own epoll thread stalls beyond 100 keep-alive
  * connections in 0.9.75. While a request's work is under way its connection is suspended and no
  * thread waits for it, so that two workers hold a thousand requests.
+ *
+ * Every turn of the loop: events, connections, due work, MHD_run, deadlines. A deadline is looked
+ * at after MHD_run, so that what has arrived in time counts.
  *
  * The drain: no new connections, "Connection: close" on every answer, and the loop goes on until
  * nothing is under way; a request that is still being sent has three seconds. DRAIN_MS later what
@@ -37,6 +42,13 @@
 #define GRACE_NS 3000000000u /* a request that is not all there has so long to arrive */
 #define POLL_MS  20          /* while draining: deadlines are looked at so often */
 
+/* 0.9.75 asks to be run again and again for a connection whose memory is full and whose request is
+ * not whole (a chunk's size that does not end, say). After so many turns it has to wait a little.
+ */
+#define IN_VAIN 16
+
+#define FAR_OFF_S 86400u /* a time-out that never comes: resume() says what it is for */
+
 /* Work ends on the next quarter of a millisecond: at 10,000 requests a second one wake-up then
  * serves several, which saves a third of the service's CPU. */
 #define TICK_NS 250000u
@@ -46,7 +58,7 @@
 #define WORKER_FDS 8
 #define EVENTS     32
 
-enum { TAG_MHD = 0, TAG_TIMER, TAG_STOP };
+enum { TAG_MHD = 0, TAG_TIMER, TAG_STOP, TAG_LISTEN = FRONT_TAG_LISTEN };
 
 void front_queue(front_worker *w, service_request *r)
 {
@@ -63,7 +75,7 @@ static void resume(service_request *r)
     /* A resumed connection is read from before its handler is called, and a client that has closed
      * its sending half (as it may: its request was complete) would be taken for one that is gone.
      * Connections with a time-out of their own are called first: on_request sets it back. */
-    MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, FRONT_IDLE_S + 1);
+    MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, FAR_OFF_S);
     r->worked = true;
     MHD_resume_connection(r->connection);
 }
@@ -89,13 +101,29 @@ static void arm_timer(front_worker *w)
     timerfd_settime(w->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
-static int wait_ms(front_worker *w)
+/* libmicrohttpd has something to do without waiting for an event. */
+static bool pending(front_worker *w)
 {
     MHD_UNSIGNED_LONG_LONG ms;
+    return MHD_get_timeout(w->daemon, &ms) == MHD_YES && ms == 0;
+}
+
+static int wait_ms(front_worker *w)
+{
+    if (pending(w) && w->in_vain < IN_VAIN)
+        return 0;
+    uint64_t due = front_conns_due(w);
+    if (w->retry_ns != 0 && w->retry_ns < due)
+        due = w->retry_ns;
     int timeout = -1;
-    if (MHD_get_timeout(w->daemon, &ms) == MHD_YES)
+    if (due != UINT64_MAX) {
+        uint64_t now = front_now_ns();
+        uint64_t ms = due > now ? (due - now + 999999u) / 1000000u : 0;
         timeout = ms > INT_MAX ? INT_MAX : (int)ms;
-    if (w->linger.count > 0 || w->stop_ns != 0)
+    }
+    if (w->in_vain >= IN_VAIN)
+        timeout = 1;
+    else if (w->linger.count > 0 || w->stop_ns != 0)
         if (timeout < 0 || timeout > POLL_MS)
             timeout = POLL_MS;
     return timeout;
@@ -105,19 +133,9 @@ static void begin_drain(front_worker *w)
 {
     if (w->stop_ns != 0)
         return;
-    w->stop_ns = front_now_ns();
+    w->stop_ns = w->now_ns;
     epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, w->front->stop_fd, NULL); /* stays readable for ever */
-    /* Who has connected already is a client of ours: take those before the door closes. A run
-     * accepts some ten, and may be done with them too. */
-    for (int i = 0; i < 512; i++) {
-        uint64_t before = w->accepted;
-        MHD_run(w->daemon);
-        if (w->accepted == before)
-            break;
-    }
-    MHD_quiesce_daemon(w->daemon);
-    close(w->listen_fd);
-    w->listen_fd = -1;
+    front_accept_last(w); /* who has connected already is a client of ours */
 }
 
 /* Nothing is under way, and nothing has arrived that libmicrohttpd has not looked at. */
@@ -127,28 +145,49 @@ static bool drained(front_worker *w, uint64_t now)
     w->expired = now >= limit;
     if (now >= limit + FORCE_NS)
         return w->due_head == NULL;
-    MHD_UNSIGNED_LONG_LONG ms;
     bool none = now - w->stop_ns < GRACE_NS ? atomic_load(&w->in_flight) == 0 : w->complete == 0;
-    return none && w->linger.count == 0 && !(MHD_get_timeout(w->daemon, &ms) == MHD_YES && ms == 0);
+    return none && w->linger.count == 0 && !pending(w);
+}
+
+static void take_events(front_worker *w)
+{
+    struct epoll_event ev[EVENTS];
+    bool stop = false, clients = false;
+    int n = epoll_wait(w->epoll_fd, ev, EVENTS, wait_ms(w));
+    w->in_vain = n > 0 || w->progress || !pending(w) ? 0 : w->in_vain + 1;
+    w->progress = false;
+    front_count(&w->turns, 1);
+    w->now_ns = front_now_ns();
+    for (int i = 0; i < n; i++) {
+        uint64_t tag = ev[i].data.u64;
+        stop |= tag == TAG_STOP;
+        clients |= tag == TAG_LISTEN;
+        if (tag >= FRONT_TAG_CONN)
+            front_conn_event(ev[i].data.ptr, ev[i].events);
+        else if (tag >= FRONT_TAG_LINGER)
+            front_linger_event(&w->linger, (unsigned)(tag - FRONT_TAG_LINGER));
+    }
+    /* Last, as it may make and end connections that the events above are about. */
+    if (stop)
+        begin_drain(w);
+    else if (clients)
+        front_accept(w);
 }
 
 static void loop(front_worker *w)
 {
-    struct epoll_event ev[EVENTS];
+    w->now_ns = front_now_ns();
     for (bool quiet = false;;) {
-        int n = epoll_wait(w->epoll_fd, ev, EVENTS, wait_ms(w));
-        for (int i = 0; i < n; i++) {
-            if (ev[i].data.u64 == TAG_STOP)
-                begin_drain(w);
-            else if (ev[i].data.u64 >= FRONT_TAG_LINGER)
-                front_linger_event(&w->linger, (unsigned)(ev[i].data.u64 - FRONT_TAG_LINGER));
-        }
-        uint64_t now = front_now_ns();
+        take_events(w);
+        uint64_t now = w->now_ns;
         resume_due(w, now);
         MHD_run(w->daemon);
         arm_timer(w);
         if (w->linger.count > 0)
             front_linger_expire(&w->linger, now);
+        front_conns_expire(w);
+        if (w->retry_ns != 0 && w->retry_ns <= now)
+            front_accept_again(w);
         if (w->stop_ns == 0)
             continue;
         /* Twice in a row, with a wait between them: a request may be in the socket still. */
@@ -189,6 +228,7 @@ static int worker_open(front *f, front_worker *w, unsigned max_connections)
         return -1;
     /* The timer is edge-triggered: setting it anew is all the reading it needs. */
     return watch(w, info->epoll_fd, EPOLLIN, TAG_MHD) != 0 ||
+                   watch(w, w->listen_fd, EPOLLIN, TAG_LISTEN) != 0 ||
                    watch(w, w->timer_fd, EPOLLIN | EPOLLET, TAG_TIMER) != 0 ||
                    watch(w, f->stop_fd, EPOLLIN, TAG_STOP) != 0
                ? -1
@@ -238,6 +278,7 @@ front *front_open(const service_config *cfg, char why[CONFIG_WHY])
         w->cfg = &f->cfg;
         w->front = f;
         w->due_tail = &w->due_head;
+        front_conns_init(w);
         w->listen_fd = w->epoll_fd = w->timer_fd = -1;
     }
     f->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -307,8 +348,8 @@ void front_close(front *f)
             pthread_join(w->thread, NULL);
         w->stopping = true;
         if (w->daemon != NULL)
-            MHD_stop_daemon(w->daemon); /* never run: it owns the listening socket */
-        else if (w->listen_fd >= 0)
+            MHD_stop_daemon(w->daemon); /* never run */
+        if (w->listen_fd >= 0)
             close(w->listen_fd);
         if (w->epoll_fd >= 0)
             close(w->epoll_fd);

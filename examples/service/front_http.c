@@ -80,7 +80,7 @@ static const char *text_of(unsigned status)
 {
     switch (status) {
     case MHD_HTTP_BAD_REQUEST:
-        return "Content-Length fields that contradict each other";
+        return "header fields that leave the body's length in doubt";
     case MHD_HTTP_NOT_FOUND:
         return "not found";
     case MHD_HTTP_METHOD_NOT_ALLOWED:
@@ -127,15 +127,25 @@ static enum MHD_Result turn_away(front_worker *w, struct MHD_Connection *c, unsi
     return MHD_NO;
 }
 
+static front_conn *peer_of(struct MHD_Connection *c)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info->socket_context;
+}
+
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *c)
 {
     front_worker *w = cls;
     front_target t;
+    w->progress = true;
+    front_conn_line(peer_of(c));
     front_target_parse(uri != NULL ? uri : "", &t);
     service_request *r = handler_begin(w->index, t.id_len);
     if (r != NULL) {
         r->front = w;
         r->connection = c;
+        r->peer = peer_of(c);
         r->holds = 1;
         r->uri_len = t.len;
         r->route = (uint8_t)t.route;
@@ -153,59 +163,55 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *c)
 
 /* The answer's head needs room behind the request's, cookies are copied and taken apart: a request
  * that leaves too little would be closed without a word. */
-static bool fits_memory(struct MHD_Connection *c)
+static bool fits_memory(struct MHD_Connection *c, size_t head)
 {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    if (info == NULL || info->header_size < FRONT_CONN_MEMORY / 4)
+    if (head < FRONT_CONN_MEMORY / 4)
         return true;
     int records = MHD_get_connection_values(
         c, (enum MHD_ValueKind)(MHD_HEADER_KIND | MHD_COOKIE_KIND), NULL, NULL);
     const char *cookie = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_COOKIE);
-    size_t used = info->header_size + (size_t)records * 64 + (cookie != NULL ? strlen(cookie) : 0);
+    size_t used = head + (size_t)records * 64 + (cookie != NULL ? strlen(cookie) : 0);
     return used + 1024 <= FRONT_CONN_MEMORY;
 }
 
 typedef struct {
-    const char *first;
-    bool differ;
-} lengths;
+    const char *length, *coding; /* the first of each; NULL: none */
+    bool doubtful;
+} framing;
 
-static enum MHD_Result compare_length(void *cls, enum MHD_ValueKind kind, const char *name,
-                                      const char *value)
+static enum MHD_Result look_at_field(void *cls, enum MHD_ValueKind kind, const char *name,
+                                     const char *value)
 {
-    lengths *l = cls;
+    framing *f = cls;
+    size_t n = strlen(name);
     (void)kind;
-    if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) != 0)
-        return MHD_YES;
     value = value != NULL ? value : "";
-    if (l->first == NULL)
-        l->first = value;
-    l->differ = strcmp(l->first, value) != 0;
-    return l->differ ? MHD_NO : MHD_YES;
+    if (n > 0 && (name[n - 1] == ' ' || name[n - 1] == '\t')) {
+        f->doubtful = true; /* "Content-Length : 4" is that field to some */
+    } else if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0) {
+        f->doubtful |= f->length != NULL && strcmp(f->length, value) != 0;
+        f->length = f->length != NULL ? f->length : value;
+    } else if (strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0) {
+        f->doubtful |= f->coding != NULL;
+        f->coding = value;
+    }
+    return MHD_YES;
 }
 
-/* libmicrohttpd goes by the first Content-Length. A proxy before us may go by another, and what is
- * the body to one of the two is a request to the other. */
-static bool lengths_differ(struct MHD_Connection *c)
-{
-    lengths l = {.first = NULL};
-    MHD_get_connection_values(c, MHD_HEADER_KIND, compare_length, &l);
-    return l.differ;
-}
-
-/* What the header fields say of the body: 0, or the status to turn the client away with. */
+/* What the header fields say of the body: 0, or the status to turn the client away with.
+ * libmicrohttpd goes by the first Content-Length, and by Transfer-Encoding before that. A proxy
+ * before us may go by another, and what is the body to one of the two is a request to the other. */
 static unsigned body_verdict(struct MHD_Connection *c)
 {
-    if (lengths_differ(c))
+    framing f = {.length = NULL};
+    MHD_get_connection_values(c, MHD_HEADER_KIND, look_at_field, &f);
+    if (f.doubtful || (f.length != NULL && f.coding != NULL))
         return MHD_HTTP_BAD_REQUEST;
-    const char *coding =
-        MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING);
-    if (coding != NULL)
-        return strcasecmp(coding, "chunked") == 0 ? 0 : MHD_HTTP_NOT_IMPLEMENTED;
-    const char *length =
-        MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    return length != NULL && strtoull(length, NULL, 10) > FRONT_MAX_BODY
+    if (f.coding != NULL) {
+        peer_of(c)->inexact = true; /* the sizes of chunks are not told to us */
+        return strcasecmp(f.coding, "chunked") == 0 ? 0 : MHD_HTTP_NOT_IMPLEMENTED;
+    }
+    return f.length != NULL && strtoull(f.length, NULL, 10) > FRONT_MAX_BODY
                ? MHD_HTTP_CONTENT_TOO_LARGE
                : 0;
 }
@@ -247,7 +253,9 @@ static enum MHD_Result serve_process(service_request *r)
         return MHD_YES;
     }
     if (r->worked) /* as front.c's resume says */
-        MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, FRONT_IDLE_S);
+        MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0);
+    if (r->peer->ended) /* its time was over before its work was */
+        return MHD_NO;
     if (w->expired) {
         return answer_text(r, MHD_HTTP_SERVICE_UNAVAILABLE, text_of(MHD_HTTP_SERVICE_UNAVAILABLE));
     }
@@ -263,6 +271,7 @@ static enum MHD_Result serve(service_request *r)
     if (!r->complete) {
         r->complete = true;
         r->front->complete++;
+        front_conn_whole(r->peer);
     }
     if (r->status != 0)
         return refuse(r);
@@ -295,10 +304,13 @@ static void refuse_nul(service_request *r, const char *url, const char *version)
 static enum MHD_Result look_at(service_request *r, const char *url, const char *method,
                                const char *version)
 {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    front_conn_head(r->peer, info->header_size);
     refuse_nul(r, url, version);
     unsigned refused = verdict(r, method, version);
     unsigned fatal = body_verdict(r->connection);
-    if (fatal == 0 && !fits_memory(r->connection))
+    if (fatal == 0 && !fits_memory(r->connection, info->header_size))
         fatal =
             refused == MHD_HTTP_URI_TOO_LONG ? refused : MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE;
     r->status = (uint16_t)refused;
@@ -312,6 +324,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     front_worker *w = cls;
     service_request *r = *context;
     (void)data;
+    w->progress = true;
     if (r == NULL)
         return turn_away(w, c, MHD_HTTP_SERVICE_UNAVAILABLE); /* no memory for its object */
     if (!r->seen) {
@@ -320,6 +333,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     }
     if (*size > 0) {
         r->body_read += *size;
+        front_conn_body(r->peer, *size);
         *size = 0;
         if (r->body_read > FRONT_MAX_BODY)
             return turn_away(w, c, MHD_HTTP_CONTENT_TOO_LARGE);
@@ -333,9 +347,10 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **context,
 {
     front_worker *w = cls;
     service_request *r = *context;
-    (void)c;
     (void)code;
+    w->progress = true;
     *context = NULL;
+    front_conn_answered(peer_of(c));
     if (r != NULL) {
         front_count(&w->in_flight, -1);
         w->complete -= r->complete;
@@ -347,28 +362,33 @@ static void on_connection(void *cls, struct MHD_Connection *c, void **context,
                           enum MHD_ConnectionNotificationCode code)
 {
     front_worker *w = cls;
-    (void)context;
+    int fd = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         front_count(&w->connections, 1);
-        w->accepted++;
+        *context = w->newcomer;
+        w->newcomer = NULL;
+        front_conn_open(*context, fd);
         return;
     }
     front_count(&w->connections, -1);
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (info != NULL && !w->stopping)
-        front_linger_add(&w->linger, w->epoll_fd, FRONT_TAG_LINGER, info->connect_fd,
-                         front_now_ns());
+    front_conn *peer = *context;
+    bool ended = peer->ended;
+    front_conn_close(peer);
+    if (w->stopping)
+        return;
+    if (!ended)
+        front_linger_add(&w->linger, w->epoll_fd, FRONT_TAG_LINGER, fd, w->now_ns);
+    front_accept_again(w);
 }
 
 int front_http_start(front_worker *w, unsigned max_connections)
 {
-    w->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, w,
-        MHD_OPTION_LISTEN_SOCKET, w->listen_fd, MHD_OPTION_CONNECTION_LIMIT, max_connections,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)FRONT_CONN_MEMORY,
-        MHD_OPTION_CONNECTION_TIMEOUT, FRONT_IDLE_S, MHD_OPTION_URI_LOG_CALLBACK, on_uri, w,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, w, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
-        w, MHD_OPTION_END);
+    w->daemon =
+        MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0,
+                         NULL, NULL, on_request, w, MHD_OPTION_CONNECTION_LIMIT, max_connections,
+                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)FRONT_CONN_MEMORY,
+                         MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_URI_LOG_CALLBACK, on_uri, w,
+                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, w, MHD_OPTION_NOTIFY_CONNECTION,
+                         on_connection, w, MHD_OPTION_END);
     return w->daemon != NULL ? 0 : -1;
 }

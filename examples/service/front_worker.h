@@ -14,13 +14,15 @@
 #include <time.h>
 
 #include "front.h"
+#include "front_conn.h"
 #include "front_linger.h"
 #include "handler.h"
 
 #define FRONT_MAX_LINE   (16u << 10) /* request line; longer: 414 */
 #define FRONT_MAX_BODY   (64u << 10) /* request body; longer: 413 */
-#define FRONT_IDLE_S     15u         /* a connection without a byte for so long is closed */
-#define FRONT_TAG_LINGER 16u         /* epoll tags from here on are lingering connections */
+#define FRONT_TAG_LISTEN 3u          /* epoll's tag of the listening socket, as front.c's */
+#define FRONT_TAG_LINGER 16u         /* from here on: lingering connections */
+#define FRONT_TAG_CONN   256u        /* and from here on a front_conn's address */
 
 /* What libmicrohttpd keeps for a connection: the request's head, as read, and room for the answer's
  * head. It clears all of it after every request, so this much is resident per connection, and more
@@ -48,7 +50,14 @@ typedef struct front_worker {
     service_request *due_head, **due_tail;
     uint64_t armed_ns; /* what the timer is set to; 0: to nothing */
 
-    uint64_t accepted; /* connections, ever */
+    uint64_t now_ns;   /* when this turn of the loop began: near enough for every deadline */
+    uint64_t retry_ns; /* front_accept.c's: when the door opens again; 0: it is open */
+    front_conn *newcomer;
+    front_timer lists[FRONT_LISTS]; /* their ends: front_conn.c */
+    uint64_t delays_ns[FRONT_LISTS];
+
+    bool progress;     /* libmicrohttpd has called us in this turn */
+    unsigned in_vain;  /* turns in a row that it asked for, and nothing came of them */
     unsigned complete; /* requests received whole and not answered yet */
     uint64_t stop_ns;  /* when draining began; 0: not yet */
     bool expired;      /* drained for too long: who still waits is turned away */
@@ -58,6 +67,7 @@ typedef struct front_worker {
 
     _Alignas(64) atomic_uint_fast64_t answered[FRONT_NCODES];
     atomic_uint_fast64_t in_flight, connections;
+    atomic_uint_fast64_t timeouts[FRONT_KINDS], shed, accept_errors, turns;
 } front_worker;
 
 struct front {
@@ -85,7 +95,16 @@ static inline void front_count(atomic_uint_fast64_t *c, int by)
     atomic_store_explicit(c, v + (uint_fast64_t)(int64_t)by, memory_order_relaxed);
 }
 
-/* front_http.c: the worker's libmicrohttpd daemon, on w->listen_fd. 0; -1. */
+/* front_accept.c: someone waits at w->listen_fd. */
+void front_accept(front_worker *w);
+
+/* A connection has ended, or the time has come: where nobody was let in, the next one may be. */
+void front_accept_again(front_worker *w);
+
+/* Lets in who is waiting, and then closes w->listen_fd. */
+void front_accept_last(front_worker *w);
+
+/* front_http.c: the worker's libmicrohttpd daemon. 0; -1. */
 int front_http_start(front_worker *w, unsigned max_connections);
 
 /* front.c: the request waits in the worker's queue for WORK_MS, then its handler is called again.

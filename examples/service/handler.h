@@ -21,6 +21,7 @@
 #include "config.h"
 
 struct MHD_Connection;
+struct front_conn;
 struct front_worker;
 
 /* An answer's bytes. They stay until release(arg), which the front calls exactly once, after the
@@ -44,6 +45,7 @@ typedef struct service_request {
     /* the front's */
     struct service_request *next; /* in the queue of those whose work is not done */
     struct MHD_Connection *connection;
+    struct front_conn *peer;
     struct front_worker *front;
     uint64_t due_ns;
     size_t uri_len;

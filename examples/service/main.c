@@ -55,6 +55,17 @@ static void log_connections(const front *f, unsigned workers)
                 each);
 }
 
+/* Go's WriteTimeout holds for the handler too; a service that is never let answer is meant by
+ * nobody. */
+static void log_timeouts(const service_config *cfg)
+{
+    if (cfg->work_ms >= cfg->write_timeout_ms)
+        fprintf(stderr,
+                "warning: WORK_MS=%u takes as long as WRITE_TIMEOUT_MS=%u allows: /process will "
+                "close connections, and not answer\n",
+                cfg->work_ms, cfg->write_timeout_ms);
+}
+
 static void raise_descriptor_limit(void)
 {
     struct rlimit lim;
@@ -127,6 +138,7 @@ static int run(const service_config *cfg)
     log_memory("start");
     if (front_start(f) == 0) {
         log_connections(f, cfg->workers);
+        log_timeouts(cfg);
         fprintf(stderr, "listening on %s\n", front_address(f));
         serve(f, signals, (int)cfg->drain_ms);
     } else {
