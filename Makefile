@@ -80,6 +80,8 @@ EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_*.c)))
 PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c,$(sort $(wildcard tests/prog_*.c))))
 GBENCH_PROGS := $(addprefix $(B)/tests/prog_gbench,$(if $(HAVE_GBENCH),-counted -uncounted))
+# What tests preload, or load.
+TEST_LIBS := $(patsubst tests/%.c,$(B)/tests/%.so,$(sort $(wildcard tests/lib_*.c)))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -209,8 +211,9 @@ $(TESTS): LDLIBS = -lcmocka -lm -ldl
 WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_threads test_arena test_metrics)
 $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
-$(B)/tests/test_hook $(B)/tests/test_hook_preload: $(PROF_A)
-$(B)/tests/test_hook $(B)/tests/test_hook_preload: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+HOOK_TESTS := $(filter $(B)/tests/test_hook%,$(TESTS))
+$(HOOK_TESTS): $(PROF_A)
+$(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 $(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare_figures: $(LOAD)
 
 $(PROGS): $(B)/tests/%: $(B)/tests/%.o
@@ -228,12 +231,17 @@ $(GBENCH_PROGS): $(B)/tests/prog_gbench-%: $(B)/tests/prog_gbench.o $(GBENCH) $(
 $(B)/tests/prog_gbench-counted: $(PROF_A)
 $(B)/tests/prog_gbench-counted: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 
+$(B)/tests/lib_%.o: OBJFLAGS = -fPIC
+$(TEST_LIBS): %.so: %.o
+	$(say) LD $@
+	$(Q)$(CC) $(LDALL) -shared -o $@ $^ -ldl
+
 TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)' MEMKIT_GBENCH='$(HAVE_GBENCH)'
 
 ## test         every test, in at most 3 minutes; the last line is `N passed, N failed`
 ##              (TEST=test_pool runs one; also CC=clang, SAN=address,undefined, SAN=thread)
 .PHONY: test
-test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS)
+test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS) $(TEST_LIBS)
 	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TESTS))
 
 ## valgrind     the core's tests under valgrind: any error or lost block fails (make deps-ci)

@@ -58,6 +58,9 @@ static inline void slurp(const char *path, char *text, size_t room)
         close(fd);
 }
 
+/* What LD_PRELOAD is under run(); NULL: the hook alone. */
+static const char *preload_list;
+
 /* Runs argv; `preload` puts the hook in front, `stats` is MEMKIT_STATS unless NULL. */
 static inline const result *run(const char *const argv[], bool preload, const char *stats)
 {
@@ -79,7 +82,8 @@ static inline const result *run(const char *const argv[], bool preload, const ch
         if (stats != NULL)
             setenv("MEMKIT_STATS", stats, 1);
         if (preload)
-            setenv("LD_PRELOAD", in_build("libmemkit-prof.so.0"), 1);
+            setenv("LD_PRELOAD",
+                   preload_list != NULL ? preload_list : in_build("libmemkit-prof.so.0"), 1);
         execvp(argv[0], (char *const *)(uintptr_t)argv);
         _exit(127);
     }

@@ -16,6 +16,7 @@
 #include "hook/attach.h"
 #include "hook/counters.h"
 #include "hook/report.h"
+#include "hook/timing.h"
 
 #define MAX_CORES 16
 
@@ -95,6 +96,7 @@ static const memkit__prof_table table = {
     .thread_counts = memkit__thread_counts,
     .process_counts = memkit__process_counts,
     .detach = detach,
+    .times = memkit__timing_read,
 };
 
 const memkit__prof_table *memkit_prof_attach(const memkit__core_table *core)

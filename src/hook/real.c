@@ -29,6 +29,7 @@
 
 #include "core/internal.h"
 #include "hook/real.h"
+#include "hook/timing.h"
 
 #define BOOT_BYTES ((size_t)16384)
 #define BOOT_ALIGN ((size_t)16)
@@ -80,6 +81,8 @@ static void install(void)
         next.usable = guard_usable;
         next.headers = false;
     }
+    if (memkit__timing)
+        memkit__timing_cover(&next);
     memkit__real = next;
     atomic_store(&resolved, true);
     if (!guarded && atomic_load(&boot_used))
@@ -213,6 +216,12 @@ static bool resolve(void)
     resolving = false;
     errno = saved;
     return true;
+}
+
+void memkit__real_install(void)
+{
+    if (resolve())
+        install();
 }
 
 static void *first_malloc(size_t n)
