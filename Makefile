@@ -30,7 +30,7 @@ $(error MEMKIT_TRACK is '$(MEMKIT_TRACK)': only valgrind is known)
 endif
 BASE     := -std=gnu11 -pthread -Iinclude -Isrc $(WARNINGS) $(SANFLAGS) $(if $(MEMKIT_TRACK),-DMEMKIT_TRACK_VALGRIND)
 LIBFLAGS := -fPIC -fvisibility=hidden -fno-semantic-interposition
-BASE_CXX := -std=gnu++17 $(filter-out -std=gnu11 -Wstrict-prototypes -Wmissing-prototypes,$(BASE))
+BASE_CXX := -std=gnu++17 -fsized-deallocation $(filter-out -std=gnu11 -Wstrict-prototypes -Wmissing-prototypes,$(BASE))
 # A compiler reads PIE code for programs by default on Debian; -fPIC objects serve both libraries.
 LDALL    := -pthread $(SANFLAGS) $(LDFLAGS)
 # nodelete: a thread's end runs a destructor of ours, also after a dlclose.
@@ -80,8 +80,11 @@ EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_*.c)))
 PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c,$(sort $(wildcard tests/prog_*.c))))
 GBENCH_PROGS := $(addprefix $(B)/tests/prog_gbench,$(if $(HAVE_GBENCH),-counted -uncounted))
+CXXPROGS := $(addprefix $(B)/tests/,prog_hook_cxx $(if $(SAN),,prog_hook_cxx_linked prog_hook_cxx_static))
+TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/tools_*.c)))
 # What tests preload, or load.
-TEST_LIBS := $(patsubst tests/%.c,$(B)/tests/%.so,$(sort $(wildcard tests/lib_*.c)))
+TEST_LIBS := $(patsubst tests/%.c,$(B)/tests/%.so,$(sort $(wildcard tests/lib_*.c))) \
+             $(addprefix $(B)/tests/,lib_cxx.so lib_cxx_static.so)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -117,9 +120,11 @@ $(B)/%.o: %.c Makefile | $(DEPS_GOALS)
 $(B)/%.o: %.cc Makefile | $(DEPS_GOALS)
 	$(say) CXX $<
 	@mkdir -p $(@D)
-	$(Q)$(CXX) $(CPPFLAGS) $(BASE_CXX) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CXX) $(CPPFLAGS) $(BASE_CXX) $(OBJFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/src/%.o: OBJFLAGS = $(LIBFLAGS)
+# std::bad_alloc passes through it.
+$(B)/src/hook/cxx.o: OBJFLAGS = $(LIBFLAGS) -fexceptions
 
 $(CORE_A): $(CORE_OBJ)
 $(PROF_A): $(HOOK_OBJ)
@@ -203,15 +208,15 @@ bench-json: $(if $(HAVE_GBENCH),$(B)/bench/memkit-bench)
 
 # ---- tests ---------------------------------------------------------------------------------------------
 
-$(TESTS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
+$(TESTS) $(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
 	$(say) LD $@
 	$(LINK)
-$(TESTS): LDLIBS = -lcmocka -lm -ldl
+$(TESTS) $(TOOLS): LDLIBS = -lcmocka -lm -ldl
 # Tests of what allocates see every malloc of the objects under test, and make some fail.
 WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_threads test_arena test_metrics)
 $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
-HOOK_TESTS := $(filter $(B)/tests/test_hook%,$(TESTS))
+HOOK_TESTS := $(filter $(B)/tests/test_hook%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs)
 $(HOOK_TESTS): $(PROF_A)
 $(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 $(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare_figures: $(LOAD)
@@ -232,7 +237,7 @@ $(B)/tests/prog_gbench-counted: $(PROF_A)
 $(B)/tests/prog_gbench-counted: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 
 $(B)/tests/lib_%.o: OBJFLAGS = -fPIC
-$(TEST_LIBS): %.so: %.o
+$(filter-out %_cxx.so %_cxx_static.so,$(TEST_LIBS)): %.so: %.o
 	$(say) LD $@
 	$(Q)$(CC) $(LDALL) -shared -o $@ $^ -ldl
 
@@ -241,8 +246,14 @@ TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CUR
 ## test         every test, in at most 3 minutes; the last line is `N passed, N failed`
 ##              (TEST=test_pool runs one; also CC=clang, SAN=address,undefined, SAN=thread)
 .PHONY: test
-test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS) $(TEST_LIBS)
+test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS) $(CXXPROGS) $(TEST_LIBS)
 	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TESTS))
+
+## test-tools   tests against real programs: other mallocs, servers under load, ... (make deps-tools)
+##              (TEST=tools_mallocs runs one)
+.PHONY: test-tools
+test-tools: lib $(EXAMPLES) $(TOOLS) $(PROGS) $(CXXPROGS) $(TEST_LIBS)
+	$(Q)$(TEST_ENV) TEST_TIMEOUT=600 tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TOOLS))
 
 ## valgrind     the core's tests under valgrind: any error or lost block fails (make deps-ci)
 .PHONY: valgrind

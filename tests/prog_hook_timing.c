@@ -35,12 +35,15 @@ static void pair(size_t n)
 static void one_of_each(void)
 {
     pair(hundred);
-    free(realloc(calloc(hundred, 2), hundred * 30));
-    free(reallocarray(NULL, hundred, 3));
+    void *volatile q = calloc(hundred, 2);
+    q = realloc(q, hundred * 30);
+    free(q);
+    q = reallocarray(NULL, hundred, 3);
+    free(q);
     void *p = NULL;
     if (posix_memalign(&p, 64, hundred) == 0)
         free(p);
-    void *volatile q = aligned_alloc(64, 128);
+    q = aligned_alloc(64, 128);
     free(q);
     q = memalign(64, hundred);
     free(q);

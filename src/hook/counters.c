@@ -262,6 +262,29 @@ void memkit__count_slow(uint64_t allocated, uint64_t freed, unsigned mallocs, un
     memkit__bump(&b->freed_bytes, freed);
 }
 
+bool memkit__trial_begin(memkit__counts *before)
+{
+    const memkit__block *b = memkit__own_block();
+    if (b != NULL)
+        *before = counts_of(b);
+    return b != NULL;
+}
+
+uint64_t memkit__trial_count(const memkit__counts *before)
+{
+    memkit__counts c = minus(counts_of(memkit__me.block), *before);
+    return c.mallocs + c.frees;
+}
+
+void memkit__trial_end(const memkit__counts *before)
+{
+    memkit__block *b = memkit__me.block;
+    atomic_store(&b->mallocs, before->mallocs);
+    atomic_store(&b->frees, before->frees);
+    atomic_store(&b->alloc_bytes, before->alloc_bytes);
+    atomic_store(&b->freed_bytes, before->freed_bytes);
+}
+
 void memkit__each_block(void (*fn)(const memkit__block *b, void *arg), void *arg)
 {
     for (const chunk *c = atomic_load(&newest); c != NULL; c = c->next) {

@@ -57,6 +57,13 @@ memkit__block *memkit__own_block(void);
 /* The same without taking one. */
 memkit__block *memkit__block_if_any(void);
 
+/* For a call that is made to see whether the hook counts it: the own block's counts before, and
+ * back to them, as if it had not been. False: the thread has no block, nothing can be seen. */
+bool memkit__trial_begin(memkit__counts *before);
+/* How many calls were counted since. */
+uint64_t memkit__trial_count(const memkit__counts *before);
+void memkit__trial_end(const memkit__counts *before);
+
 /* Calls fn for each block that a thread ever had. */
 void memkit__each_block(void (*fn)(const memkit__block *b, void *arg), void *arg);
 

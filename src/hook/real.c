@@ -182,6 +182,42 @@ static bool has_headers(void)
 #endif
 }
 
+/* jemalloc has no pvalloc. libc's would give a block that jemalloc's free does not know, nor its
+ * malloc_usable_size. */
+static void *pvalloc_by_memalign(size_t n)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (n > SIZE_MAX - (page - 1)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    size_t pages = (n + page - 1) & ~(page - 1);
+    return found.memalign(page, pages != 0 ? pages : page);
+}
+
+static void *valloc_by_memalign(size_t n)
+{
+    return found.memalign((size_t)sysconf(_SC_PAGESIZE), n);
+}
+
+/* A function that is not of the object whose malloc_usable_size would be asked about its blocks is
+ * made of memalign, if that one is. */
+static void mend_mixture(void)
+{
+    memkit__real_table t = found;
+    void *usable, *memalign, *valloc, *pvalloc;
+    memcpy(&usable, &t.usable, sizeof usable);
+    memcpy(&memalign, &t.memalign, sizeof memalign);
+    memcpy(&valloc, &t.valloc, sizeof valloc);
+    memcpy(&pvalloc, &t.pvalloc, sizeof pvalloc);
+    if (!same_object(usable, memalign))
+        return;
+    if (!same_object(usable, valloc))
+        found.valloc = valloc_by_memalign;
+    if (!same_object(usable, pvalloc))
+        found.pvalloc = pvalloc_by_memalign;
+}
+
 /* False when this very thread is resolving already: the call came out of dlsym. */
 static bool resolve(void)
 {
@@ -211,6 +247,7 @@ static bool resolve(void)
         void *fn = need(list[i].name);
         memcpy(list[i].to, &fn, sizeof fn);
     }
+    mend_mixture();
     found.headers = has_headers();
     install();
     resolving = false;
@@ -222,6 +259,15 @@ void memkit__real_install(void)
 {
     if (resolve())
         install();
+}
+
+bool memkit__beside_real_malloc(const void *fn)
+{
+    void *real;
+    if (!resolve())
+        return false;
+    memcpy(&real, &found.malloc, sizeof real);
+    return same_object(fn, real);
 }
 
 static void *first_malloc(size_t n)

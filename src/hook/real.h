@@ -30,6 +30,9 @@ extern memkit__real_table memkit__real __attribute__((visibility("hidden")));
 /* Puts the functions in place again, those of timing.c in front of them if it is on. */
 void memkit__real_install(void) __attribute__((visibility("hidden")));
 
+/* True when fn is of the same object as the malloc underneath. */
+bool memkit__beside_real_malloc(const void *fn) __attribute__((visibility("hidden")));
+
 /* True, and *size what malloc_usable_size(p) would say, where that was found to be readable
  * (real.c, has_headers). The word before a block of glibc is its chunk's size, with 1 for "the one
  * before is in use", 2 for "a mapping of its own", 4 for "not of the main arena"; of the chunk the
