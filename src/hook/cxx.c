@@ -103,6 +103,7 @@ _Static_assert(sizeof(operators) == OPERATORS * sizeof(void *), "one pointer eac
 static operators real;
 static bool counted_here[OPERATORS];
 static atomic_bool resolved;
+static MEMKIT__TLS volatile bool resolving;
 
 /* ---- where there is no C++ library to be found ----------------------------------------------- */
 
@@ -246,27 +247,35 @@ static void try_all(const operators *ops, bool here[OPERATORS])
     memkit__trial_end(&before);
 }
 
+/* A call that comes meanwhile from this very thread only passes on, and so does one that comes
+ * while the thread finds malloc: tcmalloc calls operator new when it sets itself up. */
 __attribute__((noinline, cold)) static void resolve(const void *caller)
 {
+    if (resolving)
+        return;
+    resolving = true;
     int saved = errno;
     void *fns[OPERATORS] = {0};
     bool here[OPERATORS] = {0};
     look_up(fns, caller);
     operators ops;
     memcpy(&ops, fns, sizeof ops);
-    bool complete = ops.delete_one != NULL && ops.delete_array != NULL &&
-                    ops.delete_one_aligned != NULL && ops.delete_array_aligned != NULL;
-#define HAVE(name, ...) complete = complete && ops.name != NULL;
-    NEWS(HAVE)
-    if (complete && memkit__hooked()) {
-        for (int i = 0; i < OPERATORS; i++)
-            here[i] = fns[i] != NULL && memkit__beside_real_malloc(fns[i]);
-        try_all(&ops, here);
-    }
     real = ops;
-    memcpy(counted_here, here, sizeof here);
-    atomic_store_explicit(&resolved, true, memory_order_release);
+    if (memkit__real_known()) {
+        bool all = ops.delete_one != NULL && ops.delete_array != NULL &&
+                   ops.delete_one_aligned != NULL && ops.delete_array_aligned != NULL;
+#define HAVE(name, ...) all = all && ops.name != NULL;
+        NEWS(HAVE)
+        if (all && memkit__hooked()) {
+            for (int i = 0; i < OPERATORS; i++)
+                here[i] = fns[i] != NULL && memkit__beside_real_malloc(fns[i]);
+            try_all(&ops, here);
+        }
+        memcpy(counted_here, here, sizeof here);
+        atomic_store_explicit(&resolved, true, memory_order_release);
+    }
     errno = saved;
+    resolving = false;
 }
 
 /* ---- the operators --------------------------------------------------------------------------- */

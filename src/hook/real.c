@@ -146,6 +146,18 @@ static bool same_object(const void *a, const void *b)
     return dladdr(a, &x) != 0 && dladdr(b, &y) != 0 && x.dli_fbase == y.dli_fbase;
 }
 
+/* An allocator may set itself up in its first calls, and allocate by operator new for that:
+ * tcmalloc does in malloc_usable_size. Better now, while nothing is counted, than within the
+ * counting. */
+static void prime(void)
+{
+    memkit__real_table t = found;
+    void *p = t.malloc(1);
+    if (p != NULL)
+        (void)t.usable(p);
+    t.free(p);
+}
+
 /* Whether a block's header tells its usable size. Asks for the smallest block first: glibc alone
  * makes 24 bytes of 1. valgrind and the sanitizers say 1, other allocators 8 or 16, and the word
  * before one of their blocks may not even be read. None is large: freeing a mapping would move
@@ -248,6 +260,7 @@ static bool resolve(void)
         memcpy(list[i].to, &fn, sizeof fn);
     }
     mend_mixture();
+    prime();
     found.headers = has_headers();
     install();
     resolving = false;
@@ -261,11 +274,14 @@ void memkit__real_install(void)
         install();
 }
 
+bool memkit__real_known(void)
+{
+    return resolve();
+}
+
 bool memkit__beside_real_malloc(const void *fn)
 {
     void *real;
-    if (!resolve())
-        return false;
     memcpy(&real, &found.malloc, sizeof real);
     return same_object(fn, real);
 }

@@ -30,7 +30,10 @@ extern memkit__real_table memkit__real __attribute__((visibility("hidden")));
 /* Puts the functions in place again, those of timing.c in front of them if it is on. */
 void memkit__real_install(void) __attribute__((visibility("hidden")));
 
-/* True when fn is of the same object as the malloc underneath. */
+/* False while this very thread is finding the functions. */
+bool memkit__real_known(void) __attribute__((visibility("hidden")));
+
+/* Then: true when fn is of the same object as the malloc underneath. */
 bool memkit__beside_real_malloc(const void *fn) __attribute__((visibility("hidden")));
 
 /* True, and *size what malloc_usable_size(p) would say, where that was found to be readable

@@ -44,6 +44,9 @@ typedef struct {
 static enum { NO_TABLE, TO_STDERR, TO_FILE } target;
 static char path[PATH_ROOM]; /* absolute: the program may change its directory */
 
+/* As at the start: servers write over their argv, which this is part of. */
+static char name[64];
+
 /* The standard error of the start, for programs that close theirs before they end (ls, sort, all of
  * coreutils do). High up, where it changes no descriptor that the program counts on. */
 static int spare_fd = -1;
@@ -148,6 +151,7 @@ static bool is_spare(int fd)
 
 __attribute__((constructor)) static void begin(void)
 {
+    snprintf(name, sizeof name, "%s", program_invocation_short_name);
     const char *value = getenv("MEMKIT_STATS");
     if (value == NULL || value[0] == '\0' || strcmp(value, "0") == 0)
         return;
@@ -238,7 +242,7 @@ __attribute__((destructor)) static void end(void)
     memkit__process_counts(&c);
     memkit__each_attached(memkit__report_keep, NULL);
     static page out; /* too large for the stack of whoever calls exit */
-    print(&out, "memkit: %s, process %ld\n", program_invocation_short_name, (long)getpid());
+    print(&out, "memkit: %s, process %ld\n", name, (long)getpid());
     if (memkit__hooked()) {
         print(&out, "  %-24s %16llu\n", "mallocs", (unsigned long long)c.mallocs);
         print(&out, "  %-24s %16llu\n", "frees", (unsigned long long)c.frees);
