@@ -241,6 +241,18 @@ $(filter-out %_cxx.so %_cxx_static.so,$(TEST_LIBS)): %.so: %.o
 	$(say) LD $@
 	$(Q)$(CC) $(LDALL) -shared -o $@ $^ -ldl
 
+# C++: over libstdc++ as it is, with the hook linked, and with it and libstdc++ linked statically.
+LIB_CXX := $(B)/tests/lib_cxx.so $(B)/tests/lib_cxx_static.so
+$(CXXPROGS): $(B)/tests/prog_hook_cxx.o
+$(B)/tests/prog_hook_cxx_linked $(B)/tests/prog_hook_cxx_static: $(PROF_A)
+$(B)/tests/prog_hook_cxx_linked $(B)/tests/prog_hook_cxx_static: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+$(B)/tests/prog_hook_cxx_static $(B)/tests/lib_cxx_static.so: LDLIBS = -static-libstdc++
+$(LIB_CXX): $(B)/tests/lib_cxx.o
+$(LIB_CXX): LINK_FLAGS = -shared
+$(CXXPROGS) $(LIB_CXX):
+	$(say) LD $@
+	$(Q)$(CXX) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) $(LDLIBS) -ldl
+
 TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)' MEMKIT_GBENCH='$(HAVE_GBENCH)'
 
 ## test         every test, in at most 3 minutes; the last line is `N passed, N failed`

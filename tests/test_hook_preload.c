@@ -296,20 +296,6 @@ static void exactly_the_family_operators_and_attach_are_exported(void **state)
     assert_string_equal(r->out, want);
 }
 
-static void at_most_64_bytes_of_thread_local_storage(void **state)
-{
-    (void)state;
-    if (!present("readelf"))
-        skip();
-    const result *r =
-        RUN(false, NULL, "sh", "-c", "readelf -lW \"$0\" | awk '$1 == \"TLS\" { print $6 }'",
-            in_build("libmemkit-prof.so.0"));
-    assert_ran(r, 0);
-    unsigned size = 0;
-    assert_int_equal(sscanf(r->out, "%x", &size), 1);
-    assert_true(size > 0 && size <= 64);
-}
-
 /* Objects for stats_table_shows_the_cores_own_objects. They are in use at exit. */
 static int make_objects(void)
 {
@@ -350,7 +336,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(stats_off_prints_nothing_and_nonsense_is_said_once),
         cmocka_unit_test(stats_says_when_malloc_is_not_hooked),
         cmocka_unit_test(exactly_the_family_operators_and_attach_are_exported),
-        cmocka_unit_test(at_most_64_bytes_of_thread_local_storage),
     };
     return finish(cmocka_run_group_tests(tests, NULL, NULL));
 }

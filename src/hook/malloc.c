@@ -1,11 +1,11 @@
 /* malloc.c - the malloc family as the program and its libc see it: the real one, counted.
  *
- *     malloc -> real.malloc -> usable size -> count -> return           (counted after it
- * succeeded) free   -> usable size -> count -> real.free                       (before, while p is
- * ours)
+ *     malloc -> real.malloc -> usable size -> count -> return       counted after it succeeded
+ *     free   -> usable size -> count -> real.free                   before, while p is ours
  *
  * What counts is said in memkit/stats.h. Nothing here sets errno, so that what the caller sees is
  * what the real function left. malloc_usable_size itself is not replaced: what it says is true.
+ * C++'s operators are in cxx.c.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
