@@ -10,9 +10,9 @@
  *
  * What counts: malloc, calloc, realloc, reallocarray, aligned_alloc, posix_memalign, memalign,
  * valloc, pvalloc and free of the whole process, libc's own calls of them too, and C++'s operators
- * new and delete, each once whatever is underneath. An allocation is one
- * of mallocs, free of a block is one of frees; realloc of a block is one of each; a call that fails
- * is none. Bytes are usable bytes, what malloc_usable_size says, as Go counts size classes.
+ * new and delete, each once whatever is underneath. An allocation is one of mallocs, free of a
+ * block is one of frees; realloc of a block is one of each; a call that fails is none. Bytes are
+ * usable bytes, what malloc_usable_size says, as Go counts size classes.
  */
 #ifndef MEMKIT_STATS_H
 #define MEMKIT_STATS_H

@@ -4,15 +4,15 @@
  *     over jemalloc:    new --> ours, counts --> jemalloc's            (does not call malloc)
  *
  * - An operator is counted here when the one behind it is of the same object as the malloc behind
- *   ours, and a trial shows that it does not come back to our malloc; each of them is asked for
- *   itself, for an allocator may have some of them only. Everything else - libstdc++'s, one that
- * the program replaced - is jumped to as if we were not here. So each block counts once.
- * - What throws std::bad_alloc and asks the new_handler is always the real one; the exception
- * passes through the frames here (-fexceptions).
+ *   ours, and a trial shows that it does not come back to our malloc; each is asked for itself, as
+ *   an allocator may have some of them only. All others - libstdc++'s, one that the program
+ *   replaced - are jumped to as if we were not here. So each block counts once.
+ * - What throws std::bad_alloc and asks the new_handler is the real one; the exception passes
+ *   through the frames here (-fexceptions).
  * - The real ones are those behind us in the search order. Where a C program loads C++ later, with
- *   dlopen, libstdc++ is not in that order, but among what the caller was linked to: it is looked
- * up from there, and kept loaded. Where there is none at all (libstdc++ linked statically into the
- *   program, and ours drawn in before it) they are made of malloc, as the standard says.
+ *   dlopen, libstdc++ is not in that order: it is looked up from where the caller looks, and kept
+ *   loaded. Where there is none at all (libstdc++ linked statically into the program, and ours
+ *   drawn in before it) they are made of malloc, as the standard says.
  * - No lock: threads that resolve at once find the same.
  */
 #ifndef _GNU_SOURCE
