@@ -30,7 +30,7 @@ $(error MEMKIT_TRACK is '$(MEMKIT_TRACK)': only valgrind is known)
 endif
 BASE     := -std=gnu11 -pthread -Iinclude -Isrc $(WARNINGS) $(SANFLAGS) $(if $(MEMKIT_TRACK),-DMEMKIT_TRACK_VALGRIND)
 LIBFLAGS := -fPIC -fvisibility=hidden -fno-semantic-interposition
-BASE_CXX := -std=gnu++17 $(filter-out -std=gnu11 -Wstrict-prototypes -Wmissing-prototypes,$(BASE))
+BASE_CXX := -std=gnu++17 -fsized-deallocation $(filter-out -std=gnu11 -Wstrict-prototypes -Wmissing-prototypes,$(BASE))
 # A compiler reads PIE code for programs by default on Debian; -fPIC objects serve both libraries.
 LDALL    := -pthread $(SANFLAGS) $(LDFLAGS)
 # nodelete: a thread's end runs a destructor of ours, also after a dlclose.
@@ -79,8 +79,12 @@ EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-
 
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_*.c)))
 PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c %/prog_lru_misuse.c,$(sort $(wildcard tests/prog_*.c))))
-TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/tools_*.c)))
 GBENCH_PROGS := $(addprefix $(B)/tests/prog_gbench,$(if $(HAVE_GBENCH),-counted -uncounted))
+CXXPROGS := $(addprefix $(B)/tests/,prog_hook_cxx $(if $(SAN),,prog_hook_cxx_linked prog_hook_cxx_static))
+TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/tools_*.c)))
+# What tests preload, or load.
+TEST_LIBS := $(patsubst tests/%.c,$(B)/tests/%.so,$(sort $(wildcard tests/lib_*.c))) \
+             $(addprefix $(B)/tests/,lib_cxx.so lib_cxx_static.so)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -116,9 +120,11 @@ $(B)/%.o: %.c Makefile | $(DEPS_GOALS)
 $(B)/%.o: %.cc Makefile | $(DEPS_GOALS)
 	$(say) CXX $<
 	@mkdir -p $(@D)
-	$(Q)$(CXX) $(CPPFLAGS) $(BASE_CXX) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CXX) $(CPPFLAGS) $(BASE_CXX) $(OBJFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/src/%.o: OBJFLAGS = $(LIBFLAGS)
+# std::bad_alloc passes through it.
+$(B)/src/hook/cxx.o: OBJFLAGS = $(LIBFLAGS) -fexceptions
 
 $(CORE_A): $(CORE_OBJ)
 $(PROF_A): $(HOOK_OBJ)
@@ -214,8 +220,9 @@ $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
 # One that looks at what is done under a lock, and comes in when it is free.
 $(B)/tests/test_lru_resize: LINK_FLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=pthread_mutex_unlock
-$(B)/tests/test_hook $(B)/tests/test_hook_preload: $(PROF_A)
-$(B)/tests/test_hook $(B)/tests/test_hook_preload: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+HOOK_TESTS := $(filter $(B)/tests/test_hook%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs)
+$(HOOK_TESTS): $(PROF_A)
+$(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 $(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare_figures: $(LOAD)
 $(addprefix $(B)/tests/,test_compare_timing test_compare_html test_compare_chart tools_prometheus tools_browser): $(filter-out %/compare_main.o,$(COMPARE)) $(LOAD)
 
@@ -234,18 +241,36 @@ $(GBENCH_PROGS): $(B)/tests/prog_gbench-%: $(B)/tests/prog_gbench.o $(GBENCH) $(
 $(B)/tests/prog_gbench-counted: $(PROF_A)
 $(B)/tests/prog_gbench-counted: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 
+$(B)/tests/lib_%.o: OBJFLAGS = -fPIC
+$(filter-out %_cxx.so %_cxx_static.so,$(TEST_LIBS)): %.so: %.o
+	$(say) LD $@
+	$(Q)$(CC) $(LDALL) -shared -o $@ $^ -ldl
+
+# C++: over libstdc++ as it is, with the hook linked, and with it and libstdc++ linked statically.
+LIB_CXX := $(B)/tests/lib_cxx.so $(B)/tests/lib_cxx_static.so
+$(CXXPROGS): $(B)/tests/prog_hook_cxx.o
+$(B)/tests/prog_hook_cxx_linked $(B)/tests/prog_hook_cxx_static: $(PROF_A)
+$(B)/tests/prog_hook_cxx_linked $(B)/tests/prog_hook_cxx_static: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+$(B)/tests/prog_hook_cxx_static $(B)/tests/lib_cxx_static.so: LDLIBS = -static-libstdc++
+$(LIB_CXX): $(B)/tests/lib_cxx.o
+$(LIB_CXX): LINK_FLAGS = -shared
+$(CXXPROGS) $(LIB_CXX):
+	$(say) LD $@
+	$(Q)$(CXX) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) $(LDLIBS) -ldl
+
 TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)' MEMKIT_GBENCH='$(HAVE_GBENCH)'
 
 ## test         every test, in at most 3 minutes; the last line is `N passed, N failed`
 ##              (TEST=test_pool runs one; also CC=clang, SAN=address,undefined, SAN=thread)
 .PHONY: test
-test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS)
+test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS) $(CXXPROGS) $(TEST_LIBS)
 	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TESTS))
 
-## test-tools   what talks to other programs for real: Prometheus, a browser, ... (make deps-tools; TEST= as above)
+## test-tools   tests against real programs: servers under load, other mallocs, Prometheus, a browser
+##              (make deps-tools; TEST=tools_mallocs runs one)
 .PHONY: test-tools
-test-tools: lib $(EXAMPLES) $(TOOLS) $(PROGS)
-	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TOOLS))
+test-tools: lib $(EXAMPLES) $(TOOLS) $(PROGS) $(CXXPROGS) $(TEST_LIBS)
+	$(Q)$(TEST_ENV) TEST_TIMEOUT=600 tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TOOLS))
 
 ## soak         a million hostile requests to each of the services, some ten minutes (HOSTILE_REQUESTS=1000000
 ##              HOSTILE_SEED=; `make test` sends 25,000)

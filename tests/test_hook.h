@@ -58,34 +58,50 @@ static inline void slurp(const char *path, char *text, size_t room)
         close(fd);
 }
 
-/* Runs argv; `preload` puts the hook in front, `stats` is MEMKIT_STATS unless NULL. */
+/* What LD_PRELOAD is under run(); NULL: the hook alone. */
+static const char *preload_list;
+
+/* Starts argv; `preload` puts the hook in front, `stats` is MEMKIT_STATS unless NULL; what it
+ * prints goes to these files. */
+static inline pid_t spawn(const char *const argv[], bool preload, const char *stats,
+                          const char *out, const char *err)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid != 0)
+        return pid;
+    int o = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    int e = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    dup2(o, STDOUT_FILENO);
+    dup2(e, STDERR_FILENO);
+    close(o);
+    close(e);
+    unsetenv("MEMKIT_STATS");
+    setenv("LC_ALL", "C", 1);
+    if (stats != NULL)
+        setenv("MEMKIT_STATS", stats, 1);
+    if (preload)
+        setenv("LD_PRELOAD", preload_list != NULL ? preload_list : in_build("libmemkit-prof.so.0"),
+               1);
+    execvp(argv[0], (char *const *)(uintptr_t)argv);
+    _exit(127);
+}
+
+static inline int exit_code(pid_t pid)
+{
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Runs argv to its end. */
 static inline const result *run(const char *const argv[], bool preload, const char *stats)
 {
     static result r;
     char out[4096], err[4096];
     snprintf(out, sizeof out, "%s/out", scratch);
     snprintf(err, sizeof err, "%s/err", scratch);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        int o = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        int e = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        dup2(o, STDOUT_FILENO);
-        dup2(e, STDERR_FILENO);
-        close(o);
-        close(e);
-        unsetenv("MEMKIT_STATS");
-        setenv("LC_ALL", "C", 1);
-        if (stats != NULL)
-            setenv("MEMKIT_STATS", stats, 1);
-        if (preload)
-            setenv("LD_PRELOAD", in_build("libmemkit-prof.so.0"), 1);
-        execvp(argv[0], (char *const *)(uintptr_t)argv);
-        _exit(127);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    r.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    r.code = exit_code(spawn(argv, preload, stats, out, err));
     slurp(out, r.out, sizeof r.out);
     slurp(err, r.err, sizeof r.err);
     return &r;

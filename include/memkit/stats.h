@@ -9,9 +9,10 @@
  * malloc of its own, `hooked` is false and they are 0. All functions are thread-safe.
  *
  * What counts: malloc, calloc, realloc, reallocarray, aligned_alloc, posix_memalign, memalign,
- * valloc, pvalloc and free of the whole process, libc's own calls of them too. An allocation is one
- * of mallocs, free of a block is one of frees; realloc of a block is one of each; a call that fails
- * is none. Bytes are usable bytes, what malloc_usable_size says, as Go counts size classes.
+ * valloc, pvalloc and free of the whole process, libc's own calls of them too, and C++'s operators
+ * new and delete, each once whatever is underneath. An allocation is one of mallocs, free of a
+ * block is one of frees; realloc of a block is one of each; a call that fails is none. Bytes are
+ * usable bytes, what malloc_usable_size says, as Go counts size classes.
  */
 #ifndef MEMKIT_STATS_H
 #define MEMKIT_STATS_H
@@ -53,6 +54,12 @@ MEMKIT_API int memkit_thread_allocs(memkit_thread_allocs_t *out);
 
 /* Appends metrics in Prometheus's text format: process memory, counters where malloc is hooked,
  * every pool, cache and named arena of this copy of the library. Labels are escaped.
+ * With MEMKIT_TIMING=1 in the environment of a hooked process also the time inside each call of the
+ * malloc family underneath, failing ones too, since the start of main:
+ *     memkit_malloc_duration_seconds               histogram, bounds 2^4 ns, 2^5 ns ... 2^34 ns
+ *     memkit_malloc_longest_duration_seconds       gauge: the longest call
+ *     memkit_malloc_longest_involuntary_switches   gauge: how often its thread was preempted in it
+ *                                                  or in the millisecond before it
  * 0; -1: EINVAL, or memkit_buf_append's errors, and out is unchanged. */
 MEMKIT_API int memkit_metrics_write(memkit_buf *out);
 

@@ -8,6 +8,7 @@
 #ifndef MEMKIT_CORE_ATTACH_H
 #define MEMKIT_CORE_ATTACH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,22 @@ typedef struct {
     uint64_t peak_bytes;  /* most of alloc_bytes - freed_bytes; 0 for one thread */
 } memkit__counts;
 
+/* Bounds of the times, nanoseconds: 2^4, 2^5 ... 2^34. A call is in the first bucket whose bound it
+ * is not above; the last has none. */
+#define MEMKIT__TIMES_FIRST_BIT 4u
+#define MEMKIT__TIMES_BUCKETS   32u
+
+/* Times of calls of the malloc family since the process began; one call is in one bucket. */
+typedef struct {
+    uint64_t buckets[MEMKIT__TIMES_BUCKETS];
+    uint64_t total_ns;
+    uint64_t longest_ns;
+    uint64_t longest_bytes;       /* that it was about: asked for; of free, usable */
+    uint64_t longest_switches;    /* involuntary, see hook/timing.c */
+    uint64_t clock_ns;            /* what reading the clock adds to each call's time, about */
+    const char *longest_function; /* NULL while there was none */
+} memkit__times;
+
 typedef struct {
     uint32_t abi;
     uint32_t size;
@@ -49,6 +66,8 @@ typedef struct {
     void (*process_counts)(memkit__counts *out);
     /* The core is being unloaded: its table must not be used after this. */
     void (*detach)(const memkit__core_table *core);
+    /* True, and *out filled, where MEMKIT_TIMING is on. */
+    bool (*times)(memkit__times *out);
 } memkit__prof_table;
 
 /* Exported by libmemkit-prof. NULL where the abi differs or there is no place for one more core. */
@@ -56,5 +75,8 @@ MEMKIT_API const memkit__prof_table *memkit_prof_attach(const memkit__core_table
 
 /* The core's side: the table of the attached libmemkit-prof, NULL when there is none. */
 const memkit__prof_table *memkit__prof(void);
+
+/* The same, but NULL also where that does not see the calls of malloc. */
+const memkit__prof_table *memkit__counting_prof(void);
 
 #endif

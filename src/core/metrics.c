@@ -15,6 +15,7 @@
 #include <memkit/pool.h>
 
 #include "core/arena.h"
+#include "core/attach.h"
 #include "core/internal.h"
 #include "core/registry.h"
 
@@ -228,6 +229,57 @@ static int write_process(memkit_buf *out)
     return 0;
 }
 
+/* ---- MEMKIT_TIMING ---- */
+
+#define NS 1000000000u
+
+/* Seconds in full: what %g prints depends on the locale. */
+static int append_seconds(memkit_buf *out, uint64_t ns)
+{
+    return memkit_buf_appendf(out, "%" PRIu64 ".%09u", ns / NS, (unsigned)(ns % NS));
+}
+
+static int write_histogram(memkit_buf *out, const char *name, const memkit__times *t)
+{
+    int failed = head(out, name, "histogram",
+                      "Time inside each call of malloc, free and their kin (MEMKIT_TIMING=1).");
+    uint64_t sum = 0;
+    for (unsigned i = 0; failed == 0 && i < MEMKIT__TIMES_BUCKETS; i++) {
+        sum += t->buckets[i];
+        failed = memkit_buf_appendf(out, "%s_bucket{le=\"", name) != 0 ||
+                 (i + 1 < MEMKIT__TIMES_BUCKETS
+                      ? append_seconds(out, UINT64_C(1) << (MEMKIT__TIMES_FIRST_BIT + i))
+                      : memkit_buf_append_str(out, "+Inf")) != 0 ||
+                 memkit_buf_appendf(out, "\"} %" PRIu64 "\n", sum) != 0;
+    }
+    return failed != 0 || memkit_buf_appendf(out, "%s_sum ", name) != 0 ||
+                   append_seconds(out, t->total_ns) != 0 ||
+                   memkit_buf_appendf(out, "\n%s_count %" PRIu64 "\n", name, sum) != 0
+               ? -1
+               : 0;
+}
+
+/* Nothing where the calls are not timed. */
+static int write_times(memkit_buf *out)
+{
+    static const char longest[] = "memkit_malloc_longest_duration_seconds";
+    const memkit__prof_table *prof = memkit__counting_prof();
+    memkit__times t;
+    if (prof == NULL || prof->size < offsetof(memkit__prof_table, times) + sizeof prof->times ||
+        !prof->times(&t))
+        return 0;
+    return write_histogram(out, "memkit_malloc_duration_seconds", &t) != 0 ||
+                   head(out, longest, "gauge", "The longest of these calls.") != 0 ||
+                   memkit_buf_appendf(out, "%s ", longest) != 0 ||
+                   append_seconds(out, t.longest_ns) != 0 ||
+                   memkit_buf_append_byte(out, '\n') != 0 ||
+                   write_one(out, "memkit_malloc_longest_involuntary_switches", "gauge",
+                             "Involuntary context switches of its thread meanwhile.",
+                             t.longest_switches) != 0
+               ? -1
+               : 0;
+}
+
 #define WRITE_OBJECTS(kind, label, families) \
     write_objects(text, kind, label, families, sizeof(families) / sizeof(families)[0])
 
@@ -240,7 +292,7 @@ int memkit_metrics_write(memkit_buf *out)
     memkit_buf *text = memkit_buf_new(8192);
     if (text == NULL)
         return -1;
-    int failed = write_process(text) != 0 ||
+    int failed = write_process(text) != 0 || write_times(text) != 0 ||
                  WRITE_OBJECTS(MEMKIT__POOL, "pool", pool_families) != 0 ||
                  WRITE_OBJECTS(MEMKIT__LRU, "cache", lru_families) != 0 ||
                  WRITE_OBJECTS(MEMKIT__ARENA, "arena", arena_families) != 0 ||

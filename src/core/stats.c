@@ -13,7 +13,7 @@
 /* The table, once it is known that malloc is counted; saves memkit_thread_allocs the question. */
 static _Atomic(const memkit__prof_table *) counting;
 
-static const memkit__prof_table *counting_prof(void)
+const memkit__prof_table *memkit__counting_prof(void)
 {
     const memkit__prof_table *prof = atomic_load_explicit(&counting, memory_order_acquire);
     if (MEMKIT_LIKELY(prof != NULL))
@@ -61,7 +61,7 @@ void memkit_memstats(memkit_memstats_t *out)
     int saved = errno;
     *out = (memkit_memstats_t){0};
     read_status(out);
-    const memkit__prof_table *prof = counting_prof();
+    const memkit__prof_table *prof = memkit__counting_prof();
     if (prof != NULL) {
         memkit__counts c;
         prof->process_counts(&c);
@@ -83,7 +83,7 @@ int memkit_thread_allocs(memkit_thread_allocs_t *out)
         return -1;
     }
     *out = (memkit_thread_allocs_t){0};
-    const memkit__prof_table *prof = counting_prof();
+    const memkit__prof_table *prof = memkit__counting_prof();
     if (MEMKIT_UNLIKELY(prof == NULL))
         return 0;
     memkit__counts c;

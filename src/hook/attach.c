@@ -16,6 +16,7 @@
 #include "hook/attach.h"
 #include "hook/counters.h"
 #include "hook/report.h"
+#include "hook/timing.h"
 
 #define MAX_CORES 16
 
@@ -46,21 +47,15 @@ static int try_malloc(void)
     memcpy(&their_free, &fn, sizeof fn);
     if (their_malloc == NULL || their_free == NULL)
         return 0;
-    memkit__block *b = memkit__own_block();
-    if (b == NULL) /* at its end a thread has nothing to watch but the address */
+    memkit__counts before;
+    if (!memkit__trial_begin(
+            &before)) /* at its end a thread has nothing to watch but the address */
         return their_malloc == malloc;
-    memkit__counts before = {.mallocs = b->mallocs,
-                             .frees = b->frees,
-                             .alloc_bytes = b->alloc_bytes,
-                             .freed_bytes = b->freed_bytes};
     void *p = their_malloc(1);
-    int moved = b->mallocs == before.mallocs + 1;
+    int moved = memkit__trial_count(&before) == 1;
     their_free(p);
-    moved = moved && b->frees == before.frees + 1;
-    b->mallocs = before.mallocs;
-    b->frees = before.frees;
-    b->alloc_bytes = before.alloc_bytes;
-    b->freed_bytes = before.freed_bytes;
+    moved = moved && memkit__trial_count(&before) == 2;
+    memkit__trial_end(&before);
     return moved;
 }
 
@@ -95,6 +90,7 @@ static const memkit__prof_table table = {
     .thread_counts = memkit__thread_counts,
     .process_counts = memkit__process_counts,
     .detach = detach,
+    .times = memkit__timing_read,
 };
 
 const memkit__prof_table *memkit_prof_attach(const memkit__core_table *core)

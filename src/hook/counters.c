@@ -37,6 +37,7 @@
 #include <sys/mman.h>
 
 #include "hook/counters.h"
+#include "hook/timing.h"
 
 #define CHUNK_BLOCKS 127u
 #define EARLY_CALLS  8u
@@ -189,12 +190,17 @@ static bool arm(void)
     return state == KEY_READY && pthread_setspecific(key, &key) == 0; /* which may allocate */
 }
 
+memkit__block *memkit__block_if_any(void)
+{
+    memkit__block *b = memkit__me.block;
+    return b != &fresh && b != &late ? b : NULL;
+}
+
 memkit__block *memkit__own_block(void)
 {
-    if (memkit__me.block != &fresh)
-        return memkit__me.block == &late ? NULL : memkit__me.block;
-    if (memkit__me.rounds > 0)
-        return NULL;
+    memkit__block *own = memkit__block_if_any();
+    if (own != NULL || memkit__me.block == &late || memkit__me.rounds > 0)
+        return own;
     int saved = errno;
     memkit__block *b = arm() ? take_block() : NULL;
     if (b != NULL && memkit__me.block != &fresh) {
@@ -202,6 +208,7 @@ memkit__block *memkit__own_block(void)
         b = memkit__me.block;
     } else if (b != NULL) {
         b->base = minus(counts_of(b), memkit__me.early);
+        memkit__timing_new_thread(b);
         memkit__me.block = b;
     }
     errno = saved;
@@ -255,34 +262,68 @@ void memkit__count_slow(uint64_t allocated, uint64_t freed, unsigned mallocs, un
     memkit__bump(&b->freed_bytes, freed);
 }
 
+bool memkit__trial_begin(memkit__counts *before)
+{
+    const memkit__block *b = memkit__own_block();
+    if (b != NULL)
+        *before = counts_of(b);
+    return b != NULL;
+}
+
+uint64_t memkit__trial_count(const memkit__counts *before)
+{
+    memkit__counts c = minus(counts_of(memkit__me.block), *before);
+    return c.mallocs + c.frees;
+}
+
+void memkit__trial_end(const memkit__counts *before)
+{
+    memkit__block *b = memkit__me.block;
+    atomic_store(&b->mallocs, before->mallocs);
+    atomic_store(&b->frees, before->frees);
+    atomic_store(&b->alloc_bytes, before->alloc_bytes);
+    atomic_store(&b->freed_bytes, before->freed_bytes);
+}
+
+void memkit__each_block(void (*fn)(const memkit__block *b, void *arg), void *arg)
+{
+    for (const chunk *c = atomic_load(&newest); c != NULL; c = c->next) {
+        unsigned used = atomic_load(&c->used);
+        for (unsigned i = 0; i < used; i++)
+            fn(&c->blocks[i], arg);
+    }
+}
+
 void memkit__thread_counts(memkit__counts *out)
 {
-    const memkit__block *b = memkit__me.block;
-    *out = b == &fresh || b == &late ? memkit__me.early : minus(counts_of(b), b->base);
+    const memkit__block *b = memkit__block_if_any();
+    *out = b == NULL ? memkit__me.early : minus(counts_of(b), b->base);
+}
+
+static void add_frees(const memkit__block *b, void *sum)
+{
+    memkit__counts *to = sum;
+    to->frees += peek(&b->frees);
+    to->freed_bytes += peek(&b->freed_bytes);
+}
+
+static void add_mallocs(const memkit__block *b, void *sum)
+{
+    memkit__counts *to = sum;
+    to->mallocs += peek(&b->mallocs);
+    to->alloc_bytes += peek(&b->alloc_bytes);
 }
 
 /* Two passes, frees first: a block that was freed had been allocated before, so that however the
  * threads go on meanwhile the sum of frees is never above that of mallocs. */
 void memkit__process_counts(memkit__counts *out)
 {
-    memkit__counts sum = {.frees = peek(&shared.frees), .freed_bytes = peek(&shared.freed_bytes)};
-    for (const chunk *c = atomic_load(&newest); c != NULL; c = c->next) {
-        unsigned used = atomic_load(&c->used);
-        for (unsigned i = 0; i < used; i++) {
-            sum.frees += peek(&c->blocks[i].frees);
-            sum.freed_bytes += peek(&c->blocks[i].freed_bytes);
-        }
-    }
+    memkit__counts sum = {0};
+    add_frees(&shared, &sum);
+    memkit__each_block(add_frees, &sum);
     atomic_thread_fence(memory_order_acquire);
-    sum.mallocs = peek(&shared.mallocs);
-    sum.alloc_bytes = peek(&shared.alloc_bytes);
-    for (const chunk *c = atomic_load(&newest); c != NULL; c = c->next) {
-        unsigned used = atomic_load(&c->used);
-        for (unsigned i = 0; i < used; i++) {
-            sum.mallocs += peek(&c->blocks[i].mallocs);
-            sum.alloc_bytes += peek(&c->blocks[i].alloc_bytes);
-        }
-    }
+    add_mallocs(&shared, &sum);
+    memkit__each_block(add_mallocs, &sum);
     /* What came between the passes may be on top. A program that frees what never came through
      * here can make live negative. */
     int64_t live = (int64_t)(sum.alloc_bytes - sum.freed_bytes);
@@ -315,6 +356,7 @@ static void in_child(void)
     memkit__process_counts(&now);
     int64_t room = own != NULL ? atomic_load(&own->room) : 0;
     atomic_store(&reserved, (int64_t)(now.alloc_bytes - now.freed_bytes) + room);
+    memkit__timing_in_child();
 }
 
 __attribute__((constructor)) static void watch_forks(void)

@@ -30,8 +30,9 @@ typedef struct {
     _Atomic int64_t room;         /* reserved in `reserved` of counters.c and not yet used */
 
     /* The cold line. */
-    _Alignas(64) _Atomic uint32_t taken; /* by a living thread, or free, or never used */
-    memkit__counts base;                 /* the counts when this thread took the block */
+    _Alignas(64) _Atomic uint32_t taken;       /* by a living thread, or free, or never used */
+    memkit__counts base;                       /* the counts when this thread took the block */
+    _Atomic(struct memkit__clocked *) clocked; /* timing.c's, NULL until it wants one */
 } memkit__block;
 
 /* All the thread-local storage of the counters. */
@@ -52,6 +53,19 @@ void memkit__count_slow(uint64_t allocated, uint64_t freed, unsigned mallocs, un
 /* The calling thread's block, taken now if need be; NULL: there is none to be had, or the thread is
  * past its end. */
 memkit__block *memkit__own_block(void);
+
+/* The same without taking one. */
+memkit__block *memkit__block_if_any(void);
+
+/* For a call that is made to see whether the hook counts it: the own block's counts before, and
+ * back to them, as if it had not been. False: the thread has no block, nothing can be seen. */
+bool memkit__trial_begin(memkit__counts *before);
+/* How many calls were counted since. */
+uint64_t memkit__trial_count(const memkit__counts *before);
+void memkit__trial_end(const memkit__counts *before);
+
+/* Calls fn for each block that a thread ever had. */
+void memkit__each_block(void (*fn)(const memkit__block *b, void *arg), void *arg);
 
 void memkit__thread_counts(memkit__counts *out);
 void memkit__process_counts(memkit__counts *out);

@@ -1,18 +1,20 @@
 /* malloc.c - the malloc family as the program and its libc see it: the real one, counted.
  *
- *     malloc -> real.malloc -> usable size -> count -> return           (counted after it
- * succeeded) free   -> usable size -> count -> real.free                       (before, while p is
- * ours)
+ *     malloc -> real.malloc -> usable size -> count -> return       counted after it succeeded
+ *     free   -> usable size -> count -> real.free                   before, while p is ours
  *
  * What counts is said in memkit/stats.h. Nothing here sets errno, so that what the caller sees is
  * what the real function left. malloc_usable_size itself is not replaced: what it says is true.
+ * C++'s operators are in cxx.c.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "hook/counters.h"
 #include "hook/real.h"
@@ -97,15 +99,27 @@ EXPORT void *realloc(void *p, size_t n)
     return q;
 }
 
-/* Not the real one: glibc's calls realloc, ours, and would be counted twice. */
+/* Not the real one: glibc's calls realloc, ours, and would be counted twice. The realloc is the one
+ * that the program sees, since that of another malloc in front knows its own blocks alone. */
 EXPORT void *reallocarray(void *p, size_t n, size_t size)
 {
+    static _Atomic(void *) seen;
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes)) {
         errno = ENOMEM;
         return NULL;
     }
-    return realloc(p, bytes);
+    void *fn = atomic_load_explicit(&seen, memory_order_relaxed);
+    if (fn == NULL) {
+        int saved = errno;
+        fn = dlsym(RTLD_DEFAULT, "realloc");
+        atomic_store_explicit(&seen, fn, memory_order_relaxed);
+        errno = saved;
+    }
+    void *(*their_realloc)(void *, size_t) = realloc;
+    if (fn != NULL)
+        memcpy(&their_realloc, &fn, sizeof fn);
+    return their_realloc(p, bytes);
 }
 
 EXPORT int posix_memalign(void **out, size_t align, size_t n)

@@ -29,6 +29,7 @@
 
 #include "core/internal.h"
 #include "hook/real.h"
+#include "hook/timing.h"
 
 #define BOOT_BYTES ((size_t)16384)
 #define BOOT_ALIGN ((size_t)16)
@@ -80,6 +81,8 @@ static void install(void)
         next.usable = guard_usable;
         next.headers = false;
     }
+    if (memkit__timing)
+        memkit__timing_cover(&next);
     memkit__real = next;
     atomic_store(&resolved, true);
     if (!guarded && atomic_load(&boot_used))
@@ -143,6 +146,18 @@ static bool same_object(const void *a, const void *b)
     return dladdr(a, &x) != 0 && dladdr(b, &y) != 0 && x.dli_fbase == y.dli_fbase;
 }
 
+/* An allocator may set itself up in its first calls, and allocate by operator new for that:
+ * tcmalloc does in malloc_usable_size. Better now, while nothing is counted, than within the
+ * counting. */
+static void prime(void)
+{
+    memkit__real_table t = found;
+    void *p = t.malloc(1);
+    if (p != NULL)
+        (void)t.usable(p);
+    t.free(p);
+}
+
 /* Whether a block's header tells its usable size. Asks for the smallest block first: glibc alone
  * makes 24 bytes of 1. valgrind and the sanitizers say 1, other allocators 8 or 16, and the word
  * before one of their blocks may not even be read. None is large: freeing a mapping would move
@@ -179,6 +194,42 @@ static bool has_headers(void)
 #endif
 }
 
+/* jemalloc has no pvalloc. libc's would give a block that jemalloc's free does not know, nor its
+ * malloc_usable_size. */
+static void *pvalloc_by_memalign(size_t n)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (n > SIZE_MAX - (page - 1)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    size_t pages = (n + page - 1) & ~(page - 1);
+    return found.memalign(page, pages != 0 ? pages : page);
+}
+
+static void *valloc_by_memalign(size_t n)
+{
+    return found.memalign((size_t)sysconf(_SC_PAGESIZE), n);
+}
+
+/* A function that is not of the object whose malloc_usable_size would be asked about its blocks is
+ * made of memalign, if that one is. */
+static void mend_mixture(void)
+{
+    memkit__real_table t = found;
+    void *usable, *memalign, *valloc, *pvalloc;
+    memcpy(&usable, &t.usable, sizeof usable);
+    memcpy(&memalign, &t.memalign, sizeof memalign);
+    memcpy(&valloc, &t.valloc, sizeof valloc);
+    memcpy(&pvalloc, &t.pvalloc, sizeof pvalloc);
+    if (!same_object(usable, memalign))
+        return;
+    if (!same_object(usable, valloc))
+        found.valloc = valloc_by_memalign;
+    if (!same_object(usable, pvalloc))
+        found.pvalloc = pvalloc_by_memalign;
+}
+
 /* False when this very thread is resolving already: the call came out of dlsym. */
 static bool resolve(void)
 {
@@ -208,11 +259,31 @@ static bool resolve(void)
         void *fn = need(list[i].name);
         memcpy(list[i].to, &fn, sizeof fn);
     }
+    mend_mixture();
+    prime();
     found.headers = has_headers();
     install();
     resolving = false;
     errno = saved;
     return true;
+}
+
+void memkit__real_install(void)
+{
+    if (resolve())
+        install();
+}
+
+bool memkit__real_known(void)
+{
+    return resolve();
+}
+
+bool memkit__beside_real_malloc(const void *fn)
+{
+    void *real;
+    memcpy(&real, &found.malloc, sizeof real);
+    return same_object(fn, real);
 }
 
 static void *first_malloc(size_t n)

@@ -8,8 +8,9 @@
 #include "core/internal.h"
 
 /* Until the first call every member is a stub that resolves all of them and goes on with the real
- * one, so that a caller never asks whether it may call. Written at that time only, by whole words
- * and always with equal values: readers take plain loads. */
+ * one, so that a caller never asks whether it may call. Written at that time, and at the start once
+ * more for MEMKIT_TIMING; by whole words, and what they replace goes on working: readers take plain
+ * loads. */
 typedef struct {
     void *(*malloc)(size_t n);
     void (*free)(void *p);
@@ -25,6 +26,15 @@ typedef struct {
 } memkit__real_table;
 
 extern memkit__real_table memkit__real __attribute__((visibility("hidden")));
+
+/* Puts the functions in place again, those of timing.c in front of them if it is on. */
+void memkit__real_install(void) __attribute__((visibility("hidden")));
+
+/* False while this very thread is finding the functions. */
+bool memkit__real_known(void) __attribute__((visibility("hidden")));
+
+/* Then: true when fn is of the same object as the malloc underneath. */
+bool memkit__beside_real_malloc(const void *fn) __attribute__((visibility("hidden")));
 
 /* True, and *size what malloc_usable_size(p) would say, where that was found to be readable
  * (real.c, has_headers). The word before a block of glibc is its chunk's size, with 1 for "the one

@@ -7,6 +7,7 @@
  *       allocated in total         3670016 bytes
  *       in use at exit               81920 bytes
  *       ...
+ *       calls timed, time in them ...         with MEMKIT_TIMING=1
  *       pool default                  4096 bytes live       65536 held
  *
  * - To standard error, or appended to FILE in one write, so that the tables of a whole `make` do
@@ -30,6 +31,7 @@
 #include "hook/attach.h"
 #include "hook/counters.h"
 #include "hook/report.h"
+#include "hook/timing.h"
 
 #define MAX_ROWS  64
 #define PATH_ROOM 4096
@@ -41,6 +43,9 @@ typedef struct {
 
 static enum { NO_TABLE, TO_STDERR, TO_FILE } target;
 static char path[PATH_ROOM]; /* absolute: the program may change its directory */
+
+/* As at the start: servers write over their argv, which this is part of. */
+static char name[64];
 
 /* The standard error of the start, for programs that close theirs before they end (ls, sort, all of
  * coreutils do). High up, where it changes no descriptor that the program counts on. */
@@ -79,7 +84,7 @@ static void write_all(int fd, const char *text, size_t len)
     }
 }
 
-__attribute__((format(printf, 1, 2))) static void complain(const char *fmt, ...)
+void memkit__complain(const char *fmt, ...)
 {
     char text[512];
     va_list ap;
@@ -146,6 +151,7 @@ static bool is_spare(int fd)
 
 __attribute__((constructor)) static void begin(void)
 {
+    snprintf(name, sizeof name, "%s", program_invocation_short_name);
     const char *value = getenv("MEMKIT_STATS");
     if (value == NULL || value[0] == '\0' || strcmp(value, "0") == 0)
         return;
@@ -155,8 +161,9 @@ __attribute__((constructor)) static void begin(void)
         return;
     }
     if (strpbrk(value, "/.") == NULL) {
-        complain("memkit: MEMKIT_STATS=%s: neither 1 nor a file; for a file of that name: ./%s\n",
-                 value, value);
+        memkit__complain(
+            "memkit: MEMKIT_STATS=%s: neither 1 nor a file; for a file of that name: ./%s\n", value,
+            value);
         return;
     }
     size_t at = 0;
@@ -165,13 +172,13 @@ __attribute__((constructor)) static void begin(void)
         path[at++] = '/';
     }
     if (strlen(value) >= sizeof path - at) {
-        complain("memkit: MEMKIT_STATS: the file's name is too long\n");
+        memkit__complain("memkit: MEMKIT_STATS: the file's name is too long\n");
         return;
     }
     strcpy(path + at, value);
     int fd = open_file();
     if (fd < 0) {
-        complain("memkit: MEMKIT_STATS=%s: %s\n", value, strerror(errno));
+        memkit__complain("memkit: MEMKIT_STATS=%s: %s\n", value, strerror(errno));
         return;
     }
     close(fd);
@@ -183,13 +190,38 @@ static void print_bytes(page *out, const char *label, uint64_t bytes)
     print(out, "  %-24s %16llu bytes\n", label, (unsigned long long)bytes);
 }
 
+static void print_ns(page *out, const char *label, uint64_t ns)
+{
+    print(out, "  %-24s %16llu ns\n", label, (unsigned long long)ns);
+}
+
+static void print_times(page *out)
+{
+    memkit__times t;
+    if (!memkit__hooked() || !memkit__timing_read(&t))
+        return;
+    uint64_t calls = 0;
+    for (unsigned i = 0; i < MEMKIT__TIMES_BUCKETS; i++)
+        calls += t.buckets[i];
+    print(out, "  %-24s %16llu\n", "calls timed", (unsigned long long)calls);
+    print_ns(out, "time in them", t.total_ns);
+    print_ns(out, "of which the clock", calls * t.clock_ns);
+    print_ns(out, "50 % took at most", memkit__timing_quantile(&t, 500));
+    print_ns(out, "99 % took at most", memkit__timing_quantile(&t, 990));
+    print_ns(out, "99.9 % took at most", memkit__timing_quantile(&t, 999));
+    print(out, "  %-24s %16llu ns in %s, %llu bytes, %llu involuntary switches\n", "longest call",
+          (unsigned long long)t.longest_ns,
+          t.longest_function != NULL ? t.longest_function : "none",
+          (unsigned long long)t.longest_bytes, (unsigned long long)t.longest_switches);
+}
+
 static void put(const page *out)
 {
     int fd = -1;
     if (target == TO_FILE) {
         fd = open_file();
         if (fd < 0)
-            complain("memkit: %s: %s\n", path, strerror(errno));
+            memkit__complain("memkit: %s: %s\n", path, strerror(errno));
     } else if (is_spare(STDERR_FILENO) || spare_fd < 0) {
         fd = STDERR_FILENO;
     } else if (is_spare(
@@ -210,7 +242,7 @@ __attribute__((destructor)) static void end(void)
     memkit__process_counts(&c);
     memkit__each_attached(memkit__report_keep, NULL);
     static page out; /* too large for the stack of whoever calls exit */
-    print(&out, "memkit: %s, process %ld\n", program_invocation_short_name, (long)getpid());
+    print(&out, "memkit: %s, process %ld\n", name, (long)getpid());
     if (memkit__hooked()) {
         print(&out, "  %-24s %16llu\n", "mallocs", (unsigned long long)c.mallocs);
         print(&out, "  %-24s %16llu\n", "frees", (unsigned long long)c.frees);
@@ -222,6 +254,7 @@ __attribute__((destructor)) static void end(void)
         print(&out, "  malloc is not hooked: another one is in front\n");
     }
     print_bytes(&out, "RSS peak", rss_peak());
+    print_times(&out);
     for (int i = 0; i < n_rows; i++)
         print(&out, "  %-24s %16llu bytes live %16llu held\n", rows[i].label,
               (unsigned long long)rows[i].live, (unsigned long long)rows[i].held);

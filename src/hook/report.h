@@ -9,6 +9,9 @@
 /* Keeps a row for the table; for a core that is about to leave. */
 void memkit__report_keep(void *unused, const memkit__object_row *row);
 
+/* To standard error, at most 511 bytes, without allocating. */
+__attribute__((format(printf, 1, 2))) void memkit__complain(const char *fmt, ...);
+
 /* Whether there will be a table. */
 int memkit__report_wanted(void);
 
