@@ -303,6 +303,11 @@ bool memkit__lru_age_slabs(memkit__lru_shard *s, uint32_t *id);
 /* Prepares units[0], the sentinel. -1: ENOMEM. */
 int memkit__lru_slab_init(memkit__lru_shard *s);
 
+static inline uint32_t memkit__lru_pinned_units(const memkit__lru_shard *s)
+{
+    return (uint32_t)s->pinned_slabs + s->classes[s->big_class].pinned;
+}
+
 /* Bookkeeping of an entry that becomes pinned or held, or stops being so. */
 static inline void memkit__lru_account_pin(memkit__lru_shard *s, uint32_t handle)
 {

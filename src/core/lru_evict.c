@@ -268,6 +268,13 @@ static int make_room(memkit__lru_shard *s, const set_op *op, uint32_t old, uint3
     return DONE;
 }
 
+/* A pin that was in the way of a resize may be released by now: what it kept goes. */
+static bool shorten_units(memkit__lru_shard *s)
+{
+    memkit__lru_give_back(s, 0);
+    return memkit__lru_units_trim(s, UINT32_MAX);
+}
+
 static int try_set(memkit__lru_shard *s, const set_op *op, memkit__lru_leavers *leavers)
 {
     uint32_t old = memkit__lru_find(s, op->tag, op->key, op->klen);
@@ -285,6 +292,8 @@ static int try_set(memkit__lru_shard *s, const set_op *op, memkit__lru_leavers *
         }
     }
     int error = memkit__lru_can_fit(s, op->entry_bytes);
+    if (MEMKIT_UNLIKELY(error == EBUSY) && shorten_units(s))
+        error = memkit__lru_can_fit(s, op->entry_bytes);
     if (MEMKIT_UNLIKELY(error != 0))
         return op->evicted ? ENOMEM : error;
     bool full = false;

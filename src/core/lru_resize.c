@@ -79,11 +79,6 @@ static size_t weight(const memkit__lru_shard *s)
     return s->bytes - index_bytes(s) + memkit__lru_table_bytes(last);
 }
 
-static uint32_t pinned_units(const memkit__lru_shard *s)
-{
-    return (uint32_t)s->pinned_slabs + s->classes[s->big_class].pinned;
-}
-
 /* And what it holds at least, as long as nobody releases anything, where the table of units ends
  * with `last`. */
 static size_t least_weight(const memkit__lru_shard *s, uint32_t last)
@@ -100,7 +95,7 @@ static bool is_pinned_over(memkit__lru_shard *s, size_t bytes)
     uint32_t last = s->unit_count - 1, looked = 0;
     if (least_weight(s, last) <= bytes)
         return false;
-    if (least_weight(s, pinned_units(s)) > bytes)
+    if (least_weight(s, memkit__lru_pinned_units(s)) > bytes)
         return true;
     while (last > 0 && (last >= s->unit_count || s->units[last].pinned == 0)) {
         last--;
@@ -202,7 +197,7 @@ static bool can_lighten(const memkit__lru_shard *s, const aim *a)
 /* One piece of work towards the aim. */
 static int piece(memkit__lru_shard *s, aim *a, memkit__lru_leavers *leavers)
 {
-    if (least_weight(s, pinned_units(s)) > a->bytes)
+    if (least_weight(s, memkit__lru_pinned_units(s)) > a->bytes)
         return EBUSY; /* nothing that could leave would help */
     if (s->count > a->entries)
         return evict(s, a, leavers);

@@ -293,8 +293,13 @@ int memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes)
     size_t cost =
         small ? memkit__lru_slab_cost(s->slab_granules) : memkit__lru_big_cost_for(entry_bytes);
     size_t fixed = s->bytes - s->slab_bytes - s->big_bytes, least;
-    if (!memkit__add(fixed, cost, &least) || least > s->max_bytes)
-        return s->resizing ? EBUSY : E2BIG; /* two indexes may be in the way, for a moment */
+    if (!memkit__add(fixed, cost, &least))
+        return E2BIG;
+    if (MEMKIT_UNLIKELY(least > s->max_bytes)) {
+        /* In the way, for a while: two indexes, or a table of units that a pin keeps long. */
+        size_t excess = memkit__lru_units_excess(s, memkit__lru_pinned_units(s));
+        return s->resizing || least - excess <= s->max_bytes ? EBUSY : E2BIG;
+    }
     if (MEMKIT_LIKELY(s->pinned == 0))
         return 0;
     if (small) {
