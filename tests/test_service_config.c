@@ -66,6 +66,7 @@ static void a_value_that_is_no_good_is_refused_and_explained(void **state)
         {"READ_TIMEOUT_MS=5s", "from 50 to 3600000"},
         {"WRITE_TIMEOUT_MS=49", "from 50 to 3600000"},
         {"WRITE_TIMEOUT_MS=", "from 50 to 3600000"},
+        {"DEBUG_TIMEOUT_MS=7200001", "from 50 to 7200000"},
         {"IDLE_TIMEOUT_MS=3600001", "from 50 to 3600000"},
         {"IDLE_TIMEOUT_MS=-1", "from 50 to 3600000"},
         {"LISTEN_ADDR=", "want"},
@@ -104,6 +105,7 @@ static void the_ends_of_every_range_are_accepted(void **state)
                                            {"MAX_WORKERS=256", "CACHE_SIZE=100000"},
                                            {"WORK_MS=0", "DRAIN_MS=0"},
                                            {"READ_TIMEOUT_MS=50", "IDLE_TIMEOUT_MS=3600000"},
+                                           {"DEBUG_TIMEOUT_MS=50", "DEBUG_TIMEOUT_MS=7200000"},
                                            {"READ_TIMEOUT_MS=3600000", "IDLE_TIMEOUT_MS=50"},
                                            {"WRITE_TIMEOUT_MS=50", "WRITE_TIMEOUT_MS=3600000"}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
@@ -128,7 +130,8 @@ static void help_says_how_and_another_argument_is_refused(void **state)
     static const char *const names[] = {"LISTEN_ADDR",     "MAX_WORKERS",      "CACHE_SIZE",
                                         "WORK_MS",         "DRAIN_MS",         "READ_TIMEOUT_MS",
                                         "default 5000",    "WRITE_TIMEOUT_MS", "default 10000",
-                                        "IDLE_TIMEOUT_MS", "default 15000"};
+                                        "IDLE_TIMEOUT_MS", "default 15000",    "DEBUG_TIMEOUT_MS",
+                                        "default 3660000"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         assert_non_null(strstr(svc.log, names[i]));
     service_spawn(&svc, program, NULL, "--verbose");

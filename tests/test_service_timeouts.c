@@ -218,17 +218,24 @@ static void an_idle_connection_is_ended_at_the_idle_timeout_and_a_busy_one_is_no
 
 /* ---- writing ---- */
 
-/* Asks for some tens of megabytes, more than the socket's buffers hold. */
-static void ask_for_much(client *c)
+/* Asks for the target until the answers are more than the sockets' buffers hold, and nobody reads
+ * the requests any more. */
+static void ask_for_much(client *c, const char *target)
 {
-    static const char one[] = "GET /metrics" HOST "\r\n";
-    static char text[4000 * (sizeof one - 1)];
-    int small = 4096;
+    static char text[100000];
+    int small = 4096, full = 0;
+    size_t n = 0;
     client_open(c, &svc);
     setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    for (size_t i = 0; i < sizeof text; i++)
-        text[i] = one[i % (sizeof one - 1)];
-    assert_true(send(c->fd, text, sizeof text, MSG_DONTWAIT | MSG_NOSIGNAL) > 100000);
+    while (n + 100 < sizeof text)
+        n += (size_t)sprintf(text + n, "GET %s" HOST "\r\n", target);
+    for (size_t sent = 0; full < 25;) {
+        ssize_t k = send(c->fd, text + sent % n, n - sent % n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        full = k > 0 ? 0 : full + 1;
+        sent += k > 0 ? (size_t)k : 0;
+        if (full > 0)
+            sleep_ms(10);
+    }
 }
 
 static void a_client_that_does_not_read_is_cut_at_the_write_timeout(void **state)
@@ -237,7 +244,7 @@ static void a_client_that_does_not_read_is_cut_at_the_write_timeout(void **state
     client c;
     start_with(READ(60000), WRITE(300), IDLE(60000), NULL);
     double begin = now_s();
-    ask_for_much(&c);
+    ask_for_much(&c, "/metrics");
     await_metric(&svc, "service_timeouts_total{kind=\"write\"}", 1);
     assert_true(now_s() - begin >= 0.3 - EARLY);
     await_metric(&svc, "service_connections", 1);
@@ -246,13 +253,31 @@ static void a_client_that_does_not_read_is_cut_at_the_write_timeout(void **state
     client_close(&c);
 }
 
+/* What waits there on purpose may take longer than any other answer; but not for ever. */
+static void an_answer_under_debug_has_a_timeout_of_its_own(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"/debug/x", "/%64ebug/x", "/debugging"};
+    client c[3];
+    start_with(READ(60000), WRITE(300), IDLE(60000), "DEBUG_TIMEOUT_MS=2000");
+    double begin = now_s();
+    for (int i = 0; i < 3; i++)
+        ask_for_much(&c[i], paths[i]);
+    await_metric(&svc, "service_timeouts_total{kind=\"write\"}", 1); /* /debugging */
+    assert_int_equal((int)metric(&svc, "service_timeouts_total{kind=\"debug\"}"), 0);
+    await_metric(&svc, "service_timeouts_total{kind=\"debug\"}", 2);
+    assert_true(now_s() - begin >= 2.0 - EARLY);
+    expect_timeouts(0, 1, 0);
+    close_all(c, 3);
+}
+
 static void a_client_that_reads_a_little_now_and_then_is_cut_too(void **state)
 {
     (void)state;
     client c;
     char some[16];
     start_with(READ(60000), WRITE(300), IDLE(60000), NULL);
-    ask_for_much(&c);
+    ask_for_much(&c, "/metrics");
     double end = now_s() + WAIT_MS / 1000.0;
     while (metric(&svc, "service_timeouts_total{kind=\"write\"}") < 1) {
         if (now_s() > end)
@@ -345,7 +370,7 @@ static void it_ends_in_time_while_slow_clients_hang(void **state)
         client_open(&c[i], &svc);
         client_text(&c[i], i % 2 == 0 ? "GET /hea" : "POST /process?id=1" HOST "X: ");
     }
-    ask_for_much(&deaf);
+    ask_for_much(&deaf, "/metrics");
     sleep_ms(50);
     kill(svc.pid, SIGTERM);
     assert_int_equal(service_wait(&svc), 0); /* within WAIT_MS, or that fails */
@@ -364,6 +389,7 @@ int main(void)
         BOTH(an_idle_connection_is_ended_at_the_idle_timeout_and_a_busy_one_is_not),
         BOTH(a_client_that_does_not_read_is_cut_at_the_write_timeout),
         BOTH(a_client_that_reads_a_little_now_and_then_is_cut_too),
+        BOTH(an_answer_under_debug_has_a_timeout_of_its_own),
         BOTH(work_counts_to_the_write_timeout_and_a_warning_says_so),
         BOTH(the_end_of_a_client_behind_half_a_request_is_seen_at_once),
         BOTH(a_client_that_has_closed_its_half_gets_every_answer),

@@ -20,6 +20,7 @@
 #define DEFAULT_READ   5000
 #define DEFAULT_WRITE  10000
 #define DEFAULT_IDLE   15000
+#define DEFAULT_DEBUG  3660000 /* an hour of profiling and a minute */
 
 #define LISTEN_FORMS "\":8080\", \"127.0.0.1:8080\", \"[::1]:8080\" or \"localhost:8080\""
 
@@ -147,10 +148,11 @@ static int listen_addr(service_config *c, char why[CONFIG_WHY])
     return resolve(c, host, port, false, why);
 }
 
-static int timeout(const char *name, unsigned long otherwise, unsigned *out, char why[CONFIG_WHY])
+static int timeout(const char *name, unsigned long max, unsigned long otherwise, unsigned *out,
+                   char why[CONFIG_WHY])
 {
     unsigned long ms;
-    if (number(name, CONFIG_TIMEOUT_MIN, CONFIG_TIMEOUT_MAX, otherwise, &ms, why) != 0)
+    if (number(name, CONFIG_TIMEOUT_MIN, max, otherwise, &ms, why) != 0)
         return -1;
     *out = (unsigned)ms;
     return 0;
@@ -171,9 +173,14 @@ int config_load(service_config *out, char why[CONFIG_WHY])
         number("CACHE_SIZE", 1, CONFIG_CACHE_MAX, DEFAULT_CACHE, &cache, why) != 0 ||
         number("WORK_MS", 0, CONFIG_WORK_MAX, DEFAULT_WORK, &work, why) != 0 ||
         number("DRAIN_MS", 0, CONFIG_DRAIN_MAX, DEFAULT_DRAIN, &drain, why) != 0 ||
-        timeout("READ_TIMEOUT_MS", DEFAULT_READ, &out->read_timeout_ms, why) != 0 ||
-        timeout("WRITE_TIMEOUT_MS", DEFAULT_WRITE, &out->write_timeout_ms, why) != 0 ||
-        timeout("IDLE_TIMEOUT_MS", DEFAULT_IDLE, &out->idle_timeout_ms, why) != 0)
+        timeout("READ_TIMEOUT_MS", CONFIG_TIMEOUT_MAX, DEFAULT_READ, &out->read_timeout_ms, why) !=
+            0 ||
+        timeout("DEBUG_TIMEOUT_MS", CONFIG_DEBUG_MAX, DEFAULT_DEBUG, &out->debug_timeout_ms, why) !=
+            0 ||
+        timeout("WRITE_TIMEOUT_MS", CONFIG_TIMEOUT_MAX, DEFAULT_WRITE, &out->write_timeout_ms,
+                why) != 0 ||
+        timeout("IDLE_TIMEOUT_MS", CONFIG_TIMEOUT_MAX, DEFAULT_IDLE, &out->idle_timeout_ms, why) !=
+            0)
         return -1;
     out->workers = (unsigned)workers;
     out->cache_entries = cache;
@@ -200,6 +207,7 @@ void config_usage(const char *program)
            "\n"
            "  READ_TIMEOUT_MS   until a request is received whole, default %d\n"
            "  WRITE_TIMEOUT_MS  from the end of its head until the answer is sent, default %d\n"
+           "  DEBUG_TIMEOUT_MS  the same for what is under /debug/, up to %d, default %d\n"
            "  IDLE_TIMEOUT_MS   between two requests of a connection, default %d\n"
            "\n"
            "SIGINT or SIGTERM ends it: requests under way get their answers, at most 30 s later it "
@@ -208,5 +216,6 @@ void config_usage(const char *program)
            "refused.\n",
            program, DEFAULT_LISTEN, CONFIG_WORKERS, CONFIG_CACHE_MAX, DEFAULT_CACHE,
            CONFIG_WORK_MAX, DEFAULT_WORK, CONFIG_DRAIN_MAX, DEFAULT_DRAIN, CONFIG_TIMEOUT_MIN,
-           CONFIG_TIMEOUT_MAX, DEFAULT_READ, DEFAULT_WRITE, DEFAULT_IDLE);
+           CONFIG_TIMEOUT_MAX, DEFAULT_READ, DEFAULT_WRITE, CONFIG_DEBUG_MAX, DEFAULT_DEBUG,
+           DEFAULT_IDLE);
 }

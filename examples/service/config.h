@@ -19,6 +19,7 @@
 #define CONFIG_DRAIN_MAX   27000
 #define CONFIG_TIMEOUT_MIN 50
 #define CONFIG_TIMEOUT_MAX 3600000
+#define CONFIG_DEBUG_MAX   7200000
 
 /* One address that LISTEN_ADDR may mean; they are tried in this order. */
 typedef struct {
@@ -34,8 +35,9 @@ typedef struct {
     size_t cache_entries; /* CACHE_SIZE: what `after` bounds its cache by */
     unsigned work_ms;     /* WORK_MS: simulated work a request */
     unsigned drain_ms;    /* DRAIN_MS: after a signal, what is under way has so long to end */
-    /* READ_TIMEOUT_MS, WRITE_TIMEOUT_MS, IDLE_TIMEOUT_MS: front_conn.h says what they mean */
-    unsigned read_timeout_ms, write_timeout_ms, idle_timeout_ms;
+    /* READ_TIMEOUT_MS, WRITE_TIMEOUT_MS, DEBUG_TIMEOUT_MS, IDLE_TIMEOUT_MS: front_conn.h says what
+     * they mean */
+    unsigned read_timeout_ms, write_timeout_ms, debug_timeout_ms, idle_timeout_ms;
 } service_config;
 
 /* Reads the environment. 0; -1: a value is refused, and `why` is one line of text. */

@@ -4,8 +4,9 @@
  *                   ^                                                   |          |
  *                   +---------------(a byte of the next request)--------+----------+
  *
- * and from the end of the head to the end of the answer it is in WRITE too. Who is in READ, SETTLE
- * or IDLE and closes his sending half goes to GONE, and a moment later the connection ends.
+ * and from the end of the head to the end of the answer it is in WRITE, or DEBUG, too. Who is in
+ * READ, SETTLE or IDLE and closes his sending half goes to GONE, and a moment later the connection
+ * ends.
  *
  * The first byte of a request is libmicrohttpd's to read, and it tells of a request only once its
  * line is complete. So the kernel is asked how many bytes have ever arrived: more than all requests
@@ -73,7 +74,8 @@ static bool in(const front_conn *c, front_list list)
 
 static front_conn *conn_of(front_timer *t, front_list list)
 {
-    size_t at = list == FRONT_WRITE ? offsetof(front_conn, write) : offsetof(front_conn, phase);
+    bool writes = list == FRONT_WRITE || list == FRONT_DEBUG;
+    size_t at = writes ? offsetof(front_conn, write) : offsetof(front_conn, phase);
     return (front_conn *)(void *)((char *)t - at);
 }
 
@@ -85,6 +87,7 @@ void front_conns_init(front_worker *w)
     uint64_t settle = idle / 4 < SETTLE_NS ? idle / 4 : SETTLE_NS;
     w->delays_ns[FRONT_READ] = cfg->read_timeout_ms * ms;
     w->delays_ns[FRONT_WRITE] = cfg->write_timeout_ms * ms;
+    w->delays_ns[FRONT_DEBUG] = cfg->debug_timeout_ms * ms;
     w->delays_ns[FRONT_SETTLE] = settle;
     w->delays_ns[FRONT_IDLE] = idle - settle;
     w->delays_ns[FRONT_GONE] = GONE_NS;
@@ -130,7 +133,7 @@ static void end(front_conn *c)
 static void time_out(front_conn *c, front_list kind)
 {
     front_count(&c->worker->timeouts[kind], 1);
-    if (kind == FRONT_WRITE) {
+    if (kind == FRONT_WRITE || kind == FRONT_DEBUG) {
         /* What this client does not read would stay in the kernel for minutes. */
         struct linger now = {.l_onoff = 1, .l_linger = 0};
         setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
@@ -170,11 +173,11 @@ void front_conn_line(front_conn *c)
         go(c, c->fin ? FRONT_GONE : FRONT_READ);
 }
 
-void front_conn_head(front_conn *c, size_t bytes)
+void front_conn_head(front_conn *c, size_t bytes, bool debug)
 {
     c->consumed += bytes;
     if (!c->ended)
-        enter(c->worker, &c->write, FRONT_WRITE, c->worker->now_ns);
+        enter(c->worker, &c->write, debug ? FRONT_DEBUG : FRONT_WRITE, c->worker->now_ns);
 }
 
 void front_conn_body(front_conn *c, size_t bytes)

@@ -1,11 +1,12 @@
 /* front_conn.h - what the front knows of a connection, and when it ends one.
  *
- * Three time-outs, as Go's http.Server means them. Each is a total: a byte now and then buys no
- * client more of it.
+ * Time-outs as Go's http.Server means them, and one for the debug paths. Each is a total: a byte
+ * now and then buys no client more of it.
  *
  *     read    from the connection's first moment, and on one that is kept alive from the request's,
  *             until the request is received whole
  *     write   from the end of the request's head until its answer is sent whole
+ *     debug   the same for what is under /debug/, which may wait on purpose
  *     idle    from the end of an answer until the next request's first byte
  *
  * libmicrohttpd's own time-out is none of these: any byte starts it anew. It is off.
@@ -24,8 +25,9 @@ struct front_worker;
 typedef enum {
     FRONT_READ = 0,
     FRONT_WRITE,
+    FRONT_DEBUG,
     FRONT_IDLE,
-    FRONT_KINDS,                /* those three are counted when they end a connection */
+    FRONT_KINDS,                /* those four are counted when they end a connection */
     FRONT_SETTLE = FRONT_KINDS, /* answered, and a moment later it is either idle or begun */
     FRONT_GONE,                 /* the client has closed its sending half */
     FRONT_LISTS
@@ -37,8 +39,8 @@ typedef struct front_timer {
 } front_timer;
 
 typedef struct front_conn {
-    front_timer phase; /* in any list but FRONT_WRITE; in none while a request is worked on */
-    front_timer write;
+    front_timer phase; /* in any list but write's two; in none while a request is worked on */
+    front_timer write; /* in FRONT_WRITE, FRONT_DEBUG or none */
     struct front_worker *worker;
     uint64_t consumed; /* bytes of the requests received whole so far */
     int fd;
@@ -62,8 +64,9 @@ void front_conn_open(front_conn *c, int fd);
 /* Before the socket is closed. Frees it. */
 void front_conn_close(front_conn *c);
 
-void front_conn_line(front_conn *c);               /* a request line was read */
-void front_conn_head(front_conn *c, size_t bytes); /* a head of so many bytes was read */
+void front_conn_line(front_conn *c); /* a request line was read */
+/* A head of so many bytes was read; what it asks for is under /debug/ or not. */
+void front_conn_head(front_conn *c, size_t bytes, bool debug);
 void front_conn_body(front_conn *c, size_t bytes); /* so much of a body was read */
 void front_conn_whole(front_conn *c);              /* the request was received whole */
 void front_conn_answered(front_conn *c);           /* its answer was sent, or never will be */

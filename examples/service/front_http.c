@@ -149,6 +149,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *c)
         r->holds = 1;
         r->uri_len = t.len;
         r->route = (uint8_t)t.route;
+        r->debug = t.debug;
         r->status = t.malformed ? MHD_HTTP_BAD_REQUEST : 0;
         front_target_id(&t, r->id);
         front_count(&w->in_flight, 1);
@@ -306,7 +307,7 @@ static enum MHD_Result look_at(service_request *r, const char *url, const char *
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    front_conn_head(r->peer, info->header_size);
+    front_conn_head(r->peer, info->header_size, r->debug);
     refuse_nul(r, url, version);
     unsigned refused = verdict(r, method, version);
     unsigned fatal = body_verdict(r->connection);

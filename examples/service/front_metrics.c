@@ -45,6 +45,7 @@ static int write_ended(const front *f, memkit_buf *out)
         "# TYPE service_timeouts_total counter\n"
         "service_timeouts_total{kind=\"read\"} %llu\n"
         "service_timeouts_total{kind=\"write\"} %llu\n"
+        "service_timeouts_total{kind=\"debug\"} %llu\n"
         "service_timeouts_total{kind=\"idle\"} %llu\n"
         "# HELP service_connections_shed_total Idle connections ended to make room for others.\n"
         "# TYPE service_connections_shed_total counter\n"
@@ -53,8 +54,8 @@ static int write_ended(const front *f, memkit_buf *out)
         "memory.\n"
         "# TYPE service_accept_errors_total counter\n"
         "service_accept_errors_total %llu\n",
-        SUM(f, timeouts[FRONT_READ]), SUM(f, timeouts[FRONT_WRITE]), SUM(f, timeouts[FRONT_IDLE]),
-        SUM(f, shed), SUM(f, accept_errors));
+        SUM(f, timeouts[FRONT_READ]), SUM(f, timeouts[FRONT_WRITE]), SUM(f, timeouts[FRONT_DEBUG]),
+        SUM(f, timeouts[FRONT_IDLE]), SUM(f, shed), SUM(f, accept_errors));
 }
 
 static int write_gauges(const front *f, memkit_buf *out)

@@ -56,22 +56,23 @@ static size_t decoded_length(const char *s, size_t n)
     return n - 2 * escapes;
 }
 
-static front_route route_of(const char *path, size_t n)
+static void find_route(front_target *t, const char *path, size_t n)
 {
     static const struct {
         const char *path;
         front_route route;
     } routes[] = {
         {"/process", ROUTE_PROCESS}, {"/health", ROUTE_HEALTH}, {"/metrics", ROUTE_METRICS}};
+    static const char debug[] = "/debug/";
 
     char plain[LONGEST_PATH];
     size_t len = decode(path, n, false, plain, sizeof plain);
+    t->debug = len >= sizeof debug - 1 && memcmp(plain, debug, sizeof debug - 1) == 0;
     if (len > sizeof plain)
-        return ROUTE_UNKNOWN;
+        return;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
         if (strlen(routes[i].path) == len && memcmp(routes[i].path, plain, len) == 0)
-            return routes[i].route;
-    return ROUTE_UNKNOWN;
+            t->route = routes[i].route;
 }
 
 static bool is_id(const char *key, size_t n)
@@ -117,7 +118,7 @@ void front_target_parse(const char *target, front_target *out)
     out->malformed = !escapes_ok(path, (size_t)(end - path));
     if (out->malformed)
         return;
-    out->route = route_of(path, (size_t)((mark != NULL ? mark : end) - path));
+    find_route(out, path, (size_t)((mark != NULL ? mark : end) - path));
     if (out->route == ROUTE_PROCESS)
         find_id(out, end);
 }

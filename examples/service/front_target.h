@@ -6,12 +6,14 @@
 #ifndef SERVICE_FRONT_TARGET_H
 #define SERVICE_FRONT_TARGET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef enum { ROUTE_UNKNOWN = 0, ROUTE_PROCESS, ROUTE_HEALTH, ROUTE_METRICS } front_route;
 
 typedef struct {
     front_route route;
+    bool debug;        /* the path is under /debug/ */
     int malformed;     /* an escape that is none: nothing else is set */
     size_t len;        /* of the whole target */
     const char *query; /* behind the '?', or at the end */

@@ -53,6 +53,7 @@ typedef struct service_request {
     uint16_t status; /* of the answer, once it is known; 0 before */
     uint8_t route;
     uint8_t holds; /* the connection's and the answer's: handler_end when both are gone */
+    bool debug;    /* what it asks for is under /debug/ */
     bool seen;     /* the headers were looked at */
     bool complete; /* all of it was received */
     bool worked;   /* WORK_MS have passed */
