@@ -62,9 +62,11 @@ static void give_back(arena *a, void *block, size_t bytes)
     free(block);
 }
 
-static bool over_limit(const arena *a, size_t bytes)
+/* True where `bytes` more are too many beside what is held but for `less` of it. */
+static bool over_limit(const arena *a, size_t bytes, size_t less)
 {
-    return a->max_bytes != 0 && (bytes > a->max_bytes || a->held_bytes > a->max_bytes - bytes);
+    return a->max_bytes != 0 &&
+           (bytes > a->max_bytes || a->held_bytes - less > a->max_bytes - bytes);
 }
 
 /* What is kept for the next request gives way to what this one asks. */
@@ -80,12 +82,12 @@ static void drop_spares(arena *a)
 
 static void *take(arena *a, size_t bytes)
 {
-    if (over_limit(a, bytes))
-        drop_spares(a);
-    if (over_limit(a, bytes)) {
+    if (over_limit(a, bytes, a->spare_bytes)) { /* they stay, as they would not help */
         errno = ENOMEM;
         return NULL;
     }
+    if (over_limit(a, bytes, 0))
+        drop_spares(a);
     void *block = malloc(bytes);
     if (block == NULL)
         return NULL;
@@ -333,6 +335,7 @@ void memkit_arena_reset(memkit_arena *pub)
     a->resets++;
     a->reset_serial = a->serial;
     a->fence = NULL;
+    a->fence_bigs = 0;
     size_t used = used_bytes(a);
     if (a->bigs == NULL && a->chunk->prev == &a->first && a->first.base == a->first.end &&
         a->chunk->bytes <= a->keep_bytes && a->spare_bytes <= a->keep_bytes - a->chunk->bytes) {
@@ -361,6 +364,7 @@ memkit_arena_mark memkit_arena_save(memkit_arena *pub)
     }
     arena *a = (arena *)pub;
     a->fence = a->pub.ptr;
+    a->fence_bigs = a->big_count;
     return (memkit_arena_mark){.arena = pub,
                                .chunk = a->chunk,
                                .ptr = a->pub.ptr,
@@ -406,6 +410,7 @@ void memkit_arena_rewind(memkit_arena *pub, memkit_arena_mark m)
     while (a->chunk != m.chunk)
         pop_chunk(a, a->keep_bytes);
     a->pub.ptr = a->fence = m.ptr;
+    a->fence_bigs = a->big_count;
     a->dead_after = m.serial;
     a->dead_until = a->serial - 1;
     memkit__arena_show(a);
