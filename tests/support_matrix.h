@@ -90,8 +90,19 @@ typedef struct {
 
 /* Runs each row with the n-th allocation failing, once, and with all from the n-th on, for n = 1
  * and so on until no failure is met. A call that fails must say ENOMEM, have changed nothing,
- * succeed when it is tried again, and leak nothing; one that does without memory may succeed. */
+ * succeed when it is tried again, and leak nothing; one that can do without the memory may succeed.
+ * A row without a call says that one of the `more` tests tries the function. */
 int run_oom(const char *prefix, const oom_row *rows, size_t n, const struct CMUnitTest *more,
             size_t more_n);
+
+/* A test for `more`, which fails where it leaves blocks behind. */
+int before_more(void **state);
+int after_more(void **state);
+#define more_test(test) cmocka_unit_test_setup_teardown(test, before_more, after_more)
+
+/* fn(mode) in a child process, where nothing was done yet that is done once a process; what it
+ * answered, -1 where the child died. Asserts do not work in there. (The exit code is not asked, as
+ * valgrind changes it where a child leaves something.) */
+int in_child(int (*fn)(int mode), int mode);
 
 #endif
