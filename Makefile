@@ -222,6 +222,8 @@ WRAPPED += $(MATRIX)
 $(MATRIX): $(B)/tests/support_matrix.o
 $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
+# One that fails as pthread may.
+$(B)/tests/test_oom_pool: LINK_FLAGS += -Wl,--wrap=pthread_create,--wrap=pthread_key_create,--wrap=pthread_setspecific
 # One that looks at what is done under a lock, and comes in when it is free.
 $(B)/tests/test_lru_resize: LINK_FLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=pthread_mutex_unlock
 HOOK_TESTS := $(filter $(B)/tests/test_hook%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs)

@@ -277,14 +277,14 @@ int run_oom(const char *prefix, const oom_row *rows, size_t n, const struct CMUn
     static struct CMUnitTest tests[MAX_TESTS];
     size_t made = 0;
     prepare(prefix);
+    for (size_t i = 0; i < more_n; i++) /* first: some want a process where nothing was done yet */
+        tests[made++] = more[i];
     for (size_t i = 0; i < n; i++) {
         struct CMUnitTest test = as_test(rows[i].function, rows[i].what, &rows[i], run_oom_row);
         if (rows[i].call != NULL)
             tests[made++] = test;
     }
     tests[made++] = (struct CMUnitTest)cmocka_unit_test(every_public_function_has_a_row);
-    for (size_t i = 0; i < more_n; i++)
-        tests[made++] = more[i];
     return _cmocka_run_group_tests(prefix != NULL ? prefix : "the rest", tests, made, NULL, NULL);
 }
 
