@@ -110,25 +110,27 @@ static void new_with_extreme_bounds(void **state)
 {
     (void)state;
     const size_t bounds[] = {0, 1, 2, 4096, SIZE_MAX / 2, SIZE_MAX / 2 + 1, SIZE_MAX - 1, SIZE_MAX};
+    const size_t expected[] = {0, 1, SIZE_MAX / 2 + 1, SIZE_MAX}, ttls[] = {0, 1, SIZE_MAX};
     for (size_t bytes = 0; bytes < LENGTH(bounds); bytes++)
-        for (size_t expect = 0; expect < LENGTH(bounds); expect++)
-            for (size_t ttl = 0; ttl < LENGTH(bounds); ttl++)
-                for (unsigned shards = 0; shards < 3; shards++) {
-                    memkit_lru *c =
-                        memkit_lru_new(&(memkit_lru_opts){.max_entries = bytes % 2 == 0 ? 100 : 0,
-                                                          .max_bytes = bounds[bytes],
-                                                          .expect_entry_bytes = bounds[expect],
-                                                          .ttl_ms = bounds[ttl],
-                                                          .shards = shards - 1});
-                    if (c == NULL) {
-                        assert_true(bounds[bytes] > 0 && bounds[bytes] <= 4096);
-                        continue;
-                    }
-                    for (int i = 0; i < 20; i++)
-                        assert_int_equal(memkit_lru_set(c, &i, sizeof i, &i, sizeof i), 0);
-                    assert_null(memkit__lru_check(c));
-                    memkit_lru_free(c);
+        for (size_t expect = 0; expect < LENGTH(expected); expect++)
+            for (size_t ttl = 0; ttl < LENGTH(ttls); ttl++) {
+                unsigned shards =
+                    (unsigned)(expect + ttl) % 3 - 1; /* without a lock, one, one again */
+                memkit_lru *c =
+                    memkit_lru_new(&(memkit_lru_opts){.max_entries = bytes % 2 == 0 ? 100 : 0,
+                                                      .max_bytes = bounds[bytes],
+                                                      .expect_entry_bytes = expected[expect],
+                                                      .ttl_ms = ttls[ttl],
+                                                      .shards = shards});
+                if (c == NULL) {
+                    assert_true(bounds[bytes] > 0 && bounds[bytes] <= 4096);
+                    continue;
                 }
+                for (int i = 0; i < 20; i++)
+                    assert_int_equal(memkit_lru_set(c, &i, sizeof i, &i, sizeof i), 0);
+                assert_null(memkit__lru_check(c));
+                memkit_lru_free(c);
+            }
 }
 
 static void new_with_any_name(void **state)

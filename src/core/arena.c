@@ -184,14 +184,11 @@ void *memkit_arena_alloc_slow(memkit_arena *pub, size_t n)
 /* ---- life ---------------------------------------------------------------------------------------
  */
 
+/* A chunk doubles once before the limit is looked at: both sums stay sizes. */
 static bool options_ok(const memkit_arena_opts *opts)
 {
-    if (!MEMKIT__RESERVED_OK(opts))
-        return false;
-    size_t first = opts->first_chunk_bytes != 0 ? opts->first_chunk_bytes : DEFAULT_FIRST;
-    if (opts->max_chunk_bytes != 0)
-        return opts->first_chunk_bytes == 0 || first <= opts->max_chunk_bytes;
-    return first <= PTRDIFF_MAX / 2;
+    return MEMKIT__RESERVED_OK(opts) && opts->first_chunk_bytes <= PTRDIFF_MAX / 2 &&
+           (opts->max_chunk_bytes == 0 || opts->first_chunk_bytes <= opts->max_chunk_bytes);
 }
 
 static void set_options(arena *a, const memkit_arena_opts *opts)
@@ -200,6 +197,8 @@ static void set_options(arena *a, const memkit_arena_opts *opts)
     a->max_chunk = opts->max_chunk_bytes != 0 ? opts->max_chunk_bytes : DEFAULT_MAX;
     if (a->max_chunk < MIN_CHUNK)
         a->max_chunk = MIN_CHUNK;
+    if (a->max_chunk > PTRDIFF_MAX) /* as good as no limit */
+        a->max_chunk = PTRDIFF_MAX;
     if (a->max_chunk < a->first_bytes && opts->max_chunk_bytes == 0)
         a->max_chunk = a->first_bytes;
     if (a->first_bytes > a->max_chunk)
