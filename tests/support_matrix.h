@@ -22,7 +22,9 @@ typedef struct {
 } matrix_row;
 
 /* Runs the rows. The part is the functions whose names begin with `prefix`; NULL: what the other
- * parts leave over. Returns cmocka's answer, for main. */
+ * parts leave over; MORE_ROWS: none, the functions have their rows elsewhere. Returns cmocka's
+ * answer, for main. */
+#define MORE_ROWS ""
 int run_matrix(const char *prefix, const matrix_row *rows, size_t n);
 
 /* ---- an object that an error must not change ---- */

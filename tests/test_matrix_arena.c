@@ -309,29 +309,6 @@ static void realloc_row(void **state)
     }
 }
 
-/* Grown after a mark, and gone back to it: what was there at the mark is there still. */
-static void realloc_across_a_mark(void **state)
-{
-    (void)state;
-    for (size_t n = 8; n <= 1 << 20; n *= 2) {
-        memkit_arena *a = make(MALLOCED);
-        char *p = memkit_arena_alloc(a, n);
-        memset(p, 'p', n);
-        memkit_arena_mark m = memkit_arena_save(a);
-        char *grown = memkit_arena_realloc(a, p, n, n * 64);
-        assert_non_null(grown);
-        memset(grown, 'g', n * 64);
-        memkit_arena_rewind(a, m);
-        char *others = memset(malloc(n * 2), 'o', n * 2); /* who would get p, had it been freed */
-        for (size_t i = 0; i < n; i++)
-            assert_int_equal(p[i], 'p');
-        free(others);
-        record r = {0};
-        record_arena(a, &r);
-        end(a);
-    }
-}
-
 /* ---- copies ---- */
 
 static void strdup_row(void **state)
@@ -524,7 +501,6 @@ int main(void)
         {"memkit_arena_alloc_aligned", NULL, alloc_aligned_row},
         {"memkit_arena_calloc", NULL, calloc_row},
         {"memkit_arena_realloc", NULL, realloc_row},
-        {"memkit_arena_realloc", "across a mark", realloc_across_a_mark},
         {"memkit_arena_strdup", NULL, strdup_row},
         {"memkit_arena_strndup", NULL, strndup_row},
         {"memkit_arena_printf", NULL, printf_row},

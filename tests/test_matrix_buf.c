@@ -143,51 +143,6 @@ static void append_row(void **state)
     against_strangers(misuse_append);
 }
 
-/* Every part of a buffer's own bytes, the '\0' too, with room for it and without. */
-static void append_of_its_own(void **state)
-{
-    (void)state;
-    for (int kind = 0; kind < KINDS; kind++)
-        for (size_t from = 0; from <= 8; from++)
-            for (size_t n = 0; from + n <= 9; n++)
-                for (int full = 0; full < 2; full++) {
-                    memkit_buf *b = make(kind);
-                    char expected[200] = "kept1234";
-                    memkit_buf_append_str(b, "1234");
-                    size_t len = 8;
-                    while (full && b->cap - b->len > 0) {
-                        expected[len++] = '.';
-                        memkit_buf_append_byte(b, '.');
-                    }
-                    assert_true(len + n < sizeof expected);
-                    memmove(expected + len, expected + from, n);
-                    assert_int_equal(memkit_buf_append(b, b->data + from, n), 0);
-                    assert_int_equal(b->len, len + n);
-                    assert_memory_equal(b->data, expected, len + n);
-                    assert_int_equal(b->data[b->len], '\0');
-                    end(b);
-                }
-    memkit_buf *b = memkit_buf_new(0); /* the '\0' of a buffer that has no block yet */
-    assert_int_equal(memkit_buf_append(b, b->data, 1), 0);
-    assert_int_equal(b->len, 1);
-    assert_int_equal(b->data[0], '\0');
-    memkit_buf_free(b);
-}
-
-static void append_from_any_address(void **state)
-{
-    (void)state;
-    static char bytes[64 + 256];
-    for (size_t i = 0; i < sizeof bytes; i++)
-        bytes[i] = (char)i;
-    for (size_t offset = 0; offset < 64; offset++) {
-        memkit_buf *b = make((int)(offset % KINDS));
-        assert_int_equal(memkit_buf_append(b, bytes + offset, 256), 0);
-        assert_memory_equal(b->data + 4, bytes + offset, 256);
-        end(b);
-    }
-}
-
 static void misuse_append_str(memkit_buf *stranger, const char *message)
 {
     misused(assert_errno(memkit_buf_append_str(stranger, "x"), -1, EINVAL), message);
@@ -397,8 +352,6 @@ int main(void)
         {"memkit_buf_new", NULL, new_row},
         {"memkit_buf_free", NULL, free_row},
         {"memkit_buf_append", NULL, append_row},
-        {"memkit_buf_append", "of its own bytes", append_of_its_own},
-        {"memkit_buf_append", "from any address", append_from_any_address},
         {"memkit_buf_append_str", NULL, append_str_row},
         {"memkit_buf_append_byte", NULL, append_byte_row},
         {"memkit_buf_appendf", NULL, appendf_row},

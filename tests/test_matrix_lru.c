@@ -1,74 +1,7 @@
 /* test_matrix_lru.c - every function of memkit/lru.h against bad input, in each kind of cache. */
 #include <limits.h>
 
-#include "support_matrix.h"
-
-#include "core/lru.h"
-
-static int note_entry(void *arg, const void *key, size_t klen, const void *val, size_t vlen)
-{
-    note_bytes(arg, key, klen);
-    note_bytes(arg, val, vlen);
-    return 0;
-}
-
-static void record_lru(const void *object, record *r)
-{
-    memkit_lru *c = (memkit_lru *)(uintptr_t)object;
-    const char *broken = memkit__lru_check(c);
-    if (broken != NULL)
-        fail_msg("%s", broken);
-    memkit_lru_stats_t s;
-    memkit_lru_stats(c, &s);
-    note(r, "entries %llu bytes %llu pinned %llu hits %llu misses %llu sets %llu\n",
-         (unsigned long long)s.entries, (unsigned long long)s.bytes,
-         (unsigned long long)s.pinned_bytes, (unsigned long long)s.hits,
-         (unsigned long long)s.misses, (unsigned long long)s.sets);
-    note(r, "evictions %llu expirations %llu bounds %llu %llu\n", (unsigned long long)s.evictions,
-         (unsigned long long)s.expirations, (unsigned long long)s.max_entries,
-         (unsigned long long)s.max_bytes);
-    assert_int_equal(memkit_lru_each(c, note_entry, r), 0);
-}
-
-/* ---- kinds of caches ---- */
-
-static void ignore(void *arg, const void *key, size_t klen, const void *val, size_t vlen,
-                   memkit_lru_reason reason)
-{
-    (void)arg;
-    (void)key;
-    (void)klen;
-    (void)val;
-    (void)vlen;
-    (void)reason;
-}
-
-static const memkit_lru_opts kinds[] = {
-    {.name = "mine", .max_entries = 50},
-    {.name = "mine", .max_bytes = 64 << 10},
-    {.name = "mine", .max_entries = 50, .max_bytes = 64 << 10, .on_evict = ignore},
-    {.name = "mine", .max_entries = 60, .shards = 3, .ttl_ms = 1000000},
-    {.name = "mine", .max_bytes = 64 << 10, .shards = MEMKIT_LRU_UNLOCKED},
-    {.name = "mine", .max_bytes = SIZE_MAX, .ttl_ms = UINT64_MAX, .on_evict = ignore},
-};
-enum { KINDS = LENGTH(kinds) };
-
-static memkit_lru *make(size_t kind)
-{
-    memkit_lru *c = memkit_lru_new(&kinds[kind]);
-    assert_non_null(c);
-    assert_int_equal(memkit_lru_set(c, "k", 1, "value", 5), 0);
-    assert_int_equal(memkit_lru_set(c, "", 0, "", 0), 0);
-    assert_int_equal(memkit_lru_set(c, "other", 5, NULL, 0), 0);
-    watch(record_lru, c);
-    return c;
-}
-
-static void end(memkit_lru *c)
-{
-    watch(NULL, NULL);
-    memkit_lru_free(c);
-}
+#include "test_matrix_lru.h"
 
 static const memkit_lru_ref empty_ref;
 #define assert_empty(ref) assert_memory_equal(ref, &empty_ref, sizeof empty_ref)
@@ -214,65 +147,6 @@ static void set_with_huge_values(void **state)
         assert_int_equal(memkit_lru_get_into(c, "new", 3, NULL, 0, NULL), 0);
         record r = {0};
         record_lru(c, &r);
-        end(c);
-    }
-}
-
-/* The value a key maps to, and the key itself, lie in an entry that the caller has pinned. */
-static void set_from_a_pinned_entry(void **state)
-{
-    (void)state;
-    for (size_t kind = 0; kind < KINDS; kind++)
-        for (size_t vlen = 1; vlen < 20000; vlen = vlen * 3 + 1) {
-            memkit_lru *c = make(kind);
-            char *value = malloc(vlen), *back = malloc(vlen);
-            for (size_t i = 0; i < vlen; i++)
-                value[i] = (char)(i * 31);
-            assert_int_equal(memkit_lru_set(c, "self", 4, value, vlen), 0);
-            memkit_lru_ref ref;
-            assert_int_equal(memkit_lru_get(c, "self", 4, &ref), 1);
-            /* its own value, a part of it, and under its own value as the key */
-            assert_int_equal(memkit_lru_set(c, "self", 4, ref.data, ref.len), 0);
-            assert_int_equal(memkit_lru_get_into(c, "self", 4, back, vlen, NULL), 1);
-            assert_memory_equal(back, value, vlen);
-            assert_int_equal(
-                memkit_lru_set(c, "self", 4, (const char *)ref.data + vlen / 2, vlen - vlen / 2),
-                0);
-            assert_int_equal(memkit_lru_get_into(c, "self", 4, back, vlen, NULL), 1);
-            assert_memory_equal(back, value + vlen / 2, vlen - vlen / 2);
-            size_t klen = vlen < 200 ? vlen : 200;
-            assert_int_equal(memkit_lru_set(c, ref.data, klen, ref.data, ref.len), 0);
-            assert_int_equal(memkit_lru_get_into(c, value, klen, back, vlen, NULL), 1);
-            assert_memory_equal(back, value, vlen);
-            assert_memory_equal(ref.data, value, vlen); /* what is pinned stays as it is */
-            memkit_lru_release(c, &ref);
-            record r = {0};
-            record_lru(c, &r);
-            end(c);
-            free(value);
-            free(back);
-        }
-}
-
-static void set_from_any_address(void **state)
-{
-    (void)state;
-    static char bytes[64 + 300];
-    for (size_t i = 0; i < sizeof bytes; i++)
-        bytes[i] = (char)(i * 7);
-    for (size_t offset = 0; offset < 64; offset++) {
-        memkit_lru *c = make(offset % KINDS);
-        char back[300];
-        size_t len, klen = 1 + offset % 40;
-        const char *key = bytes + offset, *val = bytes + 64 - offset;
-        assert_int_equal(memkit_lru_set(c, key, klen, val, 300), 0);
-        assert_int_equal(memkit_lru_get_into(c, key, klen, back, sizeof back, &len), 1);
-        assert_int_equal(len, 300);
-        assert_memory_equal(back, val, 300);
-        memkit_lru_ref ref;
-        assert_int_equal(memkit_lru_get(c, key, klen, &ref), 1);
-        assert_int_equal((uintptr_t)ref.data % 8, 0);
-        memkit_lru_release(c, &ref);
         end(c);
     }
 }
@@ -460,34 +334,6 @@ static void release_row(void **state)
     }
 }
 
-/* A stale copy of a reference whose entry, and whose memory, are long gone. */
-static void release_of_what_is_gone(void **state)
-{
-    (void)state;
-    for (size_t kind = 0; kind < KINDS; kind++)
-        for (size_t vlen = 10; vlen <= 3000; vlen *= 300) {
-            memkit_lru *c = make(kind);
-            static char value[3000];
-            memkit_lru_ref refs[12], stale[12];
-            assert_int_equal(memkit_lru_resize(c, 1000, 4 << 20), 0);
-            for (int i = 0; i < 1000; i++)
-                assert_int_equal(memkit_lru_set(c, &i, sizeof i, value, vlen), 0);
-            for (int i = 0; i < 12; i++) {
-                int key = 988 + i;
-                assert_int_equal(memkit_lru_get(c, &key, sizeof key, &refs[i]), 1);
-                stale[i] = refs[i];
-            }
-            for (int i = 0; i < 12; i++)
-                memkit_lru_release(c, &refs[i]);
-            memkit_lru_clear(c);
-            misused(memkit_lru_release(c, &stale[5]), "was released already");
-            assert_int_equal(memkit_lru_resize(c, 3, 64 << 10), 0);
-            for (int i = 0; i < 12; i++)
-                misused(memkit_lru_release(c, &stale[i]), "was released already");
-            end(c);
-        }
-}
-
 /* ---- the cache as a whole ---- */
 
 static void resize_row(void **state)
@@ -578,15 +424,12 @@ int main(void)
         {"memkit_lru_free", NULL, free_row},
         {"memkit_lru_set", NULL, set_row},
         {"memkit_lru_set", "with huge values", set_with_huge_values},
-        {"memkit_lru_set", "from a pinned entry", set_from_a_pinned_entry},
-        {"memkit_lru_set", "from any address", set_from_any_address},
         {"memkit_lru_get", NULL, get_row},
         {"memkit_lru_peek", NULL, peek_row},
         {"memkit_lru_get_into", NULL, get_into_row},
         {"memkit_lru_get_buf", NULL, get_buf_row},
         {"memkit_lru_del", NULL, del_row},
         {"memkit_lru_release", NULL, release_row},
-        {"memkit_lru_release", "of what is gone", release_of_what_is_gone},
         {"memkit_lru_resize", NULL, resize_row},
         {"memkit_lru_clear", NULL, clear_row},
         {"memkit_lru_each", NULL, each_row},
