@@ -5,15 +5,19 @@
 
 #include "support_matrix.h"
 
+#include "core/buf.h"
+
 static void *volatile nothing; /* a NULL that no compiler knows of */
 static memkit_pool *pool;
 
+/* The bytes of one that waits in its pool are nobody's to read. */
 static void record_buf(const void *object, record *r)
 {
     const memkit_buf *b = object;
-    note(r, "%p len %zu cap %zu limit %zu peak %zu end %d state %zx\n", (void *)b->data, b->len,
-         b->cap, b->max_len, b->peak_len, b->data[b->len], (size_t)b->state);
-    note_bytes(r, b->data, b->len);
+    note(r, "%p len %zu cap %zu limit %zu peak %zu state %zx\n", (void *)b->data, b->len, b->cap,
+         b->max_len, b->peak_len, (size_t)b->state);
+    if (b->state != memkit__buf_state(b, MEMKIT__BUF_HELD))
+        note_bytes(r, b->data, b->len + 1);
 }
 
 /* ---- what is tried ---- */
