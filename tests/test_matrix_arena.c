@@ -378,7 +378,7 @@ static void memdup_row(void **state)
             refused(memkit_arena_memdup(a, kept, refused_sizes[i]), NULL, ENOMEM);
         assert_non_null(memkit_arena_memdup(a, NULL, 0));
         for (size_t offset = 0; offset < 5; offset++)
-            assert_memory_equal(memkit_arena_memdup(a, kept + offset, 5 - offset), "kept" + offset,
+            assert_memory_equal(memkit_arena_memdup(a, kept + offset, 5 - offset), &"kept"[offset],
                                 5 - offset);
         end(a);
     }
