@@ -216,8 +216,15 @@ $(TESTS) $(TOOLS): LDLIBS = -lcmocka -lm -ldl
 # Tests of what allocates see every malloc of the objects under test, and make some fail.
 WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_threads test_arena test_metrics) \
            $(addprefix $(B)/tests/test_lru_,held memory refs resize)
+# What all of them do with bad input, and without memory.
+MATRIX := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_matrix_*.c tests/test_oom*.c)))
+WRAPPED += $(MATRIX)
+$(MATRIX): $(B)/tests/support_matrix.o
+$(B)/tests/test_matrix_stats: | $(PROF_SO)
 $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
+# One that fails as pthread may.
+$(B)/tests/test_oom_pool: LINK_FLAGS += -Wl,--wrap=pthread_create,--wrap=pthread_key_create,--wrap=pthread_setspecific
 # One that looks at what is done under a lock, and comes in when it is free.
 $(B)/tests/test_lru_resize: LINK_FLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=pthread_mutex_unlock
 HOOK_TESTS := $(filter $(B)/tests/test_hook%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs)
@@ -284,6 +291,7 @@ soak: lib $(EXAMPLES) $(B)/tests/test_service_hostile
 .PHONY: valgrind
 VALGRIND_TESTS := $(addprefix $(B)/tests/,test_buf test_arena test_pool test_pool_threads test_metrics test_stats) \
     $(B)/tests/test_lru $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads)
+VALGRIND_TESTS += $(MATRIX)
 valgrind: $(VALGRIND_TESTS)
 	$(Q)$(TEST_ENV) TEST_TIMEOUT=600 MEMKIT_TEST_OPS=1500 \
 	    TEST_UNDER='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect,possible' \

@@ -31,7 +31,7 @@ static bool fails(void)
     unsigned seen = __atomic_add_fetch(&mallocs_seen, 1, __ATOMIC_RELAXED);
     if (failing == 0 || (keep_failing ? seen < failing : seen != failing))
         return false;
-    mallocs_failed++;
+    __atomic_add_fetch(&mallocs_failed, 1, __ATOMIC_RELAXED);
     errno = ENOMEM;
     return true;
 }

@@ -172,6 +172,59 @@ static void the_quick_start_compiles_and_runs(void **state)
         build);
 }
 
+/* Each exported function by its address, as the headers declare it, and a use of each part that C++
+ * sees otherwise than C: options, enumerators, the arena's inline path. */
+static void a_cpp17_program_uses_every_function(void **state)
+{
+    (void)state;
+    if (*getenv("MEMKIT_SAN") != '\0')
+        skip(); /* a user's program is not built with it */
+    static const char program[] =
+        "#include <memkit/memkit.h>\n"
+        "#include <cstring>\n"
+        "#include \"names.h\"\n"
+        "static void visit(void *, const void *, size_t, const void *, size_t, memkit_lru_reason)\n"
+        "{ calls++; }\n"
+        "int main()\n"
+        "{\n"
+        "    memkit_lru_opts lo = {}; lo.max_entries = 1; lo.on_evict = visit;\n"
+        "    memkit_pool_opts po = {}; po.name = \"cpp\";\n"
+        "    memkit_arena_opts ao = {}; ao.max_bytes = 1 << 20;\n"
+        "    memkit_lru *c = memkit_lru_new(&lo);\n"
+        "    memkit_pool *p = memkit_pool_new(&po);\n"
+        "    memkit_arena *a = memkit_arena_new(&ao);\n"
+        "    memkit_buf *b = memkit_pool_get(p, 0);\n"
+        "    auto *n = static_cast<long double *>(memkit_arena_alloc(a, sizeof(long double)));\n"
+        "    *n = 1;\n"
+        "    bool good = reinterpret_cast<uintptr_t>(n) % MEMKIT_ARENA_ALIGN == 0 &&\n"
+        "        memkit_buf_appendf(b, \"%d\", 7) == 0 && memkit_lru_set(c, \"k\", 1, b->data, "
+        "b->len) == 0;\n"
+        "    memkit_lru_ref ref = {};\n"
+        "    good = good && memkit_lru_get(c, \"k\", 1, &ref) == 1 && std::memcmp(ref.data, \"7\", "
+        "1) == 0;\n"
+        "    memkit_lru_release(c, &ref);\n"
+        "    memkit_arena_rewind(a, memkit_arena_save(a));\n"
+        "    for (auto f : functions) good = good && f != nullptr;\n"
+        "    memkit_lru_free(c); memkit_pool_put(p, b); memkit_pool_free(p); "
+        "memkit_arena_free(a);\n"
+        "    return good && calls == 1 ? 0 : 1;\n"
+        "}\n";
+    char path[600];
+    snprintf(path, sizeof path, "%s/whole.cpp", work);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(program, f) >= 0);
+    fclose(f);
+    run("{ echo 'static int calls; static void (*const functions[])() = {';"
+        "  sed -n 's/^ *\\(memkit_[a-z0-9_]*\\);$/  reinterpret_cast<void (*)()>(\\&\\1),/p'"
+        "      '%s/src/core/libmemkit.map'; echo '};'; } > names.h && test $(wc -l < names.h) -gt "
+        "50",
+        root);
+    run("%s -x c++ -std=c++17 -Wall -Wextra -Wpedantic -Wconversion -Wno-cast-function-type -Werror"
+        " -I'%s/include' whole.cpp -x none '%s/libmemkit.a' -pthread -o whole && ./whole",
+        cc, root, build);
+}
+
 static void a_counted_program_sees_its_own_allocations(void **state)
 {
     (void)state;
@@ -255,6 +308,7 @@ int main(void)
         cmocka_unit_test(internal_names_begin_with_memkit__in_the_static_libraries),
         cmocka_unit_test(install_puts_what_uninstall_takes_away),
         cmocka_unit_test(the_quick_start_compiles_and_runs),
+        cmocka_unit_test(a_cpp17_program_uses_every_function),
         cmocka_unit_test(a_counted_program_sees_its_own_allocations),
         cmocka_unit_test(help_names_every_target),
         cmocka_unit_test(deps_asks_nothing_when_all_is_there_and_lists_where_there_is_no_apt),

@@ -67,14 +67,14 @@ typedef struct {
 } memkit_arena_mark;
 
 /* A new arena; opts NULL: all defaults. Allocates its control block, no chunk yet. Free it with
- * memkit_arena_free. NULL: ENOMEM; EINVAL (reserved not zero, first_chunk_bytes above
+ * memkit_arena_free. NULL: ENOMEM; EINVAL (reserved not zero, first_chunk_bytes no size or above
  * max_chunk_bytes). */
 MEMKIT_API MEMKIT_NODISCARD memkit_arena *memkit_arena_new(const memkit_arena_opts *opts);
 
 /* An arena that lives in the caller's memory first, its control block (at most 512 bytes) included:
  * no malloc until that is full. mem needs no alignment, stays the caller's, and must outlive the
  * arena, which still wants memkit_arena_free (it runs the defers and gives back added chunks).
- * NULL: EINVAL (mem NULL, size too small, or as memkit_arena_new). */
+ * NULL: EINVAL (mem NULL, size too small or none that an object has, or as memkit_arena_new). */
 MEMKIT_API MEMKIT_NODISCARD memkit_arena *memkit_arena_init(void *mem, size_t size,
                                                             const memkit_arena_opts *opts);
 
@@ -98,20 +98,23 @@ __attribute__((malloc, alloc_size(2))) static inline void *memkit_arena_alloc(me
     return memkit_arena_alloc_slow(a, n);
 }
 
-/* As memkit_arena_alloc at any alignment that is a power of two, else EINVAL. */
+/* As memkit_arena_alloc at any alignment that is a power of two, else EINVAL. It may take align -
+ * 16 bytes more than asked; one that no memory has is ENOMEM. */
 MEMKIT_API void *memkit_arena_alloc_aligned(memkit_arena *a, size_t n, size_t align);
 
 /* n objects of `size` bytes, cleared. NULL: EINVAL, EOVERFLOW (n * size is no size), ENOMEM. */
 MEMKIT_API void *memkit_arena_calloc(memkit_arena *a, size_t n, size_t size);
 
 /* p, of which old_n bytes were asked, with n bytes: in place when p was the last allocation and
- * there is room, or when n <= old_n; else a copy, and p's bytes stay lost until a rewind. p NULL:
- * as memkit_arena_alloc. The alignment is that of memkit_arena_alloc. NULL: EINVAL, ENOMEM, and p
- * is as it was. */
+ * there is room, or when n <= old_n; else a copy, and p's bytes stay lost until a rewind. What is
+ * older than the latest mark is copied to grow, so that a rewind finds p as it was. p NULL with
+ * old_n 0: as memkit_arena_alloc. The alignment is that of memkit_arena_alloc. NULL: EINVAL (also p
+ * NULL with old_n > 0), ENOMEM, and p is as it was. */
 MEMKIT_API void *memkit_arena_realloc(memkit_arena *a, void *p, size_t old_n, size_t n);
 
 /* Copies. EINVAL for NULL (p may be NULL with n = 0); memkit_arena_strndup reads at most n bytes of
- * s; memkit_arena_printf formats once where the result fits in what is left of the chunk. */
+ * s; memkit_arena_printf formats once where the result fits in what is left of the chunk. NULL:
+ * EINVAL, ENOMEM, and vsnprintf's own; nothing is given out then. */
 MEMKIT_API char *memkit_arena_strdup(memkit_arena *a, const char *s);
 MEMKIT_API char *memkit_arena_strndup(memkit_arena *a, const char *s, size_t n);
 MEMKIT_API char *memkit_arena_printf(memkit_arena *a, const char *fmt, ...) MEMKIT_PRINTF(2, 3);
@@ -134,8 +137,8 @@ MEMKIT_API void memkit_arena_reset(memkit_arena *a);
  * read what the arena gave out before the defer, and may use the arena. 0; -1: EINVAL, ENOMEM. */
 MEMKIT_API int memkit_arena_defer(memkit_arena *a, void (*fn)(void *), void *arg);
 
-/* Reads the figures. O(1). Same thread as the owner; the metrics read a named arena's figures as of
- * the last chunk it took or gave back. */
+/* Reads the figures. O(1). EINVAL for NULL, and *out is untouched. Same thread as the owner; the
+ * metrics read a named arena's figures as of the last chunk it took or gave back. */
 MEMKIT_API void memkit_arena_stats(const memkit_arena *a, memkit_arena_stats_t *out);
 
 MEMKIT_END_DECLS

@@ -44,7 +44,9 @@ typedef struct memkit_buf {
  * for cap = 0). */
 MEMKIT_API MEMKIT_NODISCARD memkit_buf *memkit_buf_new(size_t cap);
 
-/* Ends the buffer; a pooled one goes back to its pool, as memkit_pool_put does. NULL is allowed. */
+/* Ends the buffer; a pooled one goes back to its pool, as memkit_pool_put does. NULL is allowed.
+ * What is no buffer, was copied as a struct, or waits in its pool is a fault here and wherever a
+ * buffer has to grow or is asked for something; what answers then answers EINVAL. */
 MEMKIT_API void memkit_buf_free(memkit_buf *b);
 
 /* Appends n bytes from p, which may lie in b itself. 0, or -1: EINVAL (b NULL, or p NULL with n >
@@ -68,7 +70,7 @@ MEMKIT_API int memkit_buf_vappendf(memkit_buf *b, const char *fmt, va_list ap) M
 /* Makes room for `extra` more bytes: cap - len >= extra afterwards. Errors as memkit_buf_append. */
 MEMKIT_API int memkit_buf_reserve(memkit_buf *b, size_t extra);
 
-/* Empties the buffer and keeps its room. */
+/* Empties the buffer and keeps its room, and its limit. EINVAL for NULL. */
 MEMKIT_API void memkit_buf_reset(memkit_buf *b);
 
 /* Bounds what the buffer may ever hold: an append beyond max_len bytes fails with EMSGSIZE. 0 takes
@@ -77,9 +79,9 @@ MEMKIT_API void memkit_buf_reset(memkit_buf *b);
 MEMKIT_API int memkit_buf_limit(memkit_buf *b, size_t max_len);
 
 /* Gives the content away: a '\0'-terminated block that the caller frees with free(); *len (where
- * len is not NULL) is its length. b is empty afterwards and still usable. A plain buffer gives its
- * own memory, without a copy; a pooled or an empty one allocates. NULL: EINVAL, or ENOMEM and b is
- * unchanged. */
+ * len is not NULL) is its length. b is empty afterwards and still usable, under the limit it had. A
+ * plain buffer gives its own memory, without a copy; a pooled or an empty one allocates. NULL:
+ * EINVAL, or ENOMEM and b and *len are unchanged. */
 MEMKIT_API MEMKIT_NODISCARD char *memkit_buf_detach(memkit_buf *b, size_t *len);
 
 MEMKIT_END_DECLS

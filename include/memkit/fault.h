@@ -8,9 +8,10 @@
 
 MEMKIT_BEGIN_DECLS
 
-/* Gets one line of text without a newline, valid during the call only. May be called from any
- * thread that uses memkit, possibly with locks of the object at fault held: it must not call memkit
- * with that object. Where it returns, the misuse is ignored and nothing changes. */
+/* Gets one line of text without a newline (control characters in an object's name are shown as
+ * '?'), at most 255 bytes, valid during the call only. May be called from any thread that uses
+ * memkit, possibly with locks of the object at fault held: it must not call memkit with that
+ * object. Where it returns, the misuse is ignored and nothing changes. */
 typedef void (*memkit_fault_fn)(const char *message);
 
 /* Sets the handler for the whole process; NULL restores the default, which writes the message to

@@ -101,39 +101,41 @@ MEMKIT_API void memkit_lru_free(memkit_lru *c);
 /* Stores a copy of key and val, as the most recent entry; replaces the value of a key that is
  * there. key and val may lie in an entry of this cache that the caller has pinned, also the one
  * replaced. 0, or -1: EINVAL (c NULL, or a pointer NULL with a length), E2BIG (heavier than the
- * bound), EBUSY (what would have to go is pinned; or, hardly ever, a resize is in the way), ENOMEM.
- * After an error the cache holds what it held, the old value of the key too; only for ENOMEM may
- * other entries have been evicted. O(1). No malloc once the cache is full: the memory of what
- * leaves serves what comes, for entries up to a quarter of a slab (slabs are 1/64 of max_bytes, 512
- * bytes to 64 KiB). Larger ones have blocks of their own, recycled where one of nearly the size has
- * just become free. on_evict is told of the value replaced with both still held, which may cross
- * max_bytes meanwhile. */
+ * bound, or no size), EBUSY (what would have to go is pinned; or, hardly ever, a resize is in the
+ * way), ENOMEM. After an error the cache holds what it held, the old value of the key too; only for
+ * ENOMEM may other entries have been evicted. O(1). No malloc once the cache is full: the memory of
+ * what leaves serves what comes, for entries up to a quarter of a slab (slabs are 1/64 of
+ * max_bytes, 512 bytes to 64 KiB). Larger ones have blocks of their own, recycled where one of
+ * nearly the size has just become free. on_evict is told of the value replaced with both still
+ * held, which may cross max_bytes meanwhile. */
 MEMKIT_API int memkit_lru_set(memkit_lru *c, const void *key, size_t klen, const void *val,
                               size_t vlen);
 
 /* Finds an entry, makes it the most recent and pins it. 1: hit, *ref is filled, and the caller
- * releases it; 0: miss, *ref is cleared; -1: EINVAL; EAGAIN (2^16 - 1 references to it are out). */
+ * releases it; 0: miss; -1: EINVAL; EOVERFLOW (klen is no size); EAGAIN (2^16 - 1 references to it
+ * are out). *ref is cleared for 0 and -1, so that a release of it does nothing. */
 MEMKIT_API int memkit_lru_get(memkit_lru *c, const void *key, size_t klen, memkit_lru_ref *ref);
 
-/* Unpins, from any thread, and clears *ref, so that a second release does nothing. A copy of a
- * reference that was released already is a fault, found as long as nothing else pins the entry. */
+/* Unpins, from any thread, and clears *ref, so that a second release does nothing. A reference into
+ * another cache, or what is none, is a fault; so is a copy of one that was released already, found
+ * as long as nothing else pins the entry. *ref stays as it is then. EINVAL for NULL. */
 MEMKIT_API void memkit_lru_release(memkit_lru *c, memkit_lru_ref *ref);
 
 /* Finds an entry, makes it the most recent and copies at most cap bytes of its value to dst (which
  * may be NULL with cap 0). *len (where not NULL) is the whole length, larger than cap where the
- * copy is cut. 1: hit; 0: miss; -1: EINVAL. */
+ * copy is cut. 1: hit; 0: miss; -1: EINVAL, EOVERFLOW. dst and *len are untouched for 0 and -1. */
 MEMKIT_API int memkit_lru_get_into(memkit_lru *c, const void *key, size_t klen, void *dst,
                                    size_t cap, size_t *len);
 
-/* As get_into, appending to out. 1: hit; 0: miss; -1: EINVAL or memkit_buf_append's errors, and out
- * is unchanged. */
+/* As get_into, appending to out, in which the key may lie. 1: hit; 0: miss; -1: EINVAL, EOVERFLOW
+ * or memkit_buf_append's errors, and out is unchanged. */
 MEMKIT_API int memkit_lru_get_buf(memkit_lru *c, const void *key, size_t klen, memkit_buf *out);
 
 /* As memkit_lru_get, and the entry keeps its place in the order. */
 MEMKIT_API int memkit_lru_peek(memkit_lru *c, const void *key, size_t klen, memkit_lru_ref *ref);
 
-/* Removes an entry. 1: deleted; 0: was absent; -1: EINVAL. A removed entry that is pinned leaves
- * the index at once and stays readable; its bytes count until it is released. */
+/* Removes an entry. 1: deleted; 0: was absent; -1: EINVAL, EOVERFLOW. A removed entry that is
+ * pinned leaves the index at once and stays readable; its bytes count until it is released. */
 MEMKIT_API int memkit_lru_del(memkit_lru *c, const void *key, size_t klen);
 
 /* Sets new bounds, as in memkit_lru_new, and evicts what is over them, least recent first, told as
@@ -168,7 +170,7 @@ MEMKIT_API void memkit_lru_clear(memkit_lru *c);
  * not call into the cache, nor make or end a pool, a cache or a named arena. O(n). */
 MEMKIT_API int memkit_lru_each(memkit_lru *c, memkit_lru_each_fn fn, void *arg);
 
-/* Reads the figures, a sum over the shards. */
+/* Reads the figures, a sum over the shards. EINVAL for NULL, and *out is untouched. */
 MEMKIT_API void memkit_lru_stats(memkit_lru *c, memkit_lru_stats_t *out);
 
 MEMKIT_END_DECLS

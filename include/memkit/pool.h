@@ -63,8 +63,8 @@ MEMKIT_API MEMKIT_NODISCARD memkit_pool *memkit_pool_new(const memkit_pool_opts 
  * is freed; so is the default pool. NULL is allowed. */
 MEMKIT_API void memkit_pool_free(memkit_pool *p);
 
-/* The process's own pool with all defaults, made at the first call and never freed. NULL: ENOMEM.
- */
+/* The process's own pool with all defaults, made at the first call and never freed. NULL: ENOMEM,
+ * and the next call tries again. */
 MEMKIT_API memkit_pool *memkit_pool_default(void);
 
 /* An empty buffer with cap >= hint; hint 0: the calibrated size, which is what 95 % of the recent
@@ -73,17 +73,18 @@ MEMKIT_API memkit_pool *memkit_pool_default(void);
  * where the calling thread's cache has one. */
 MEMKIT_API MEMKIT_NODISCARD memkit_buf *memkit_pool_get(memkit_pool *p, size_t hint);
 
-/* Gives a buffer back, from any thread; its content is lost. NULL is allowed. A buffer that is not
+/* Gives a buffer back, from any thread; its content is lost. It never fails: what cannot wait goes
+ * back to malloc. b NULL is allowed; else p NULL is EINVAL. A buffer that is not
  * of this pool, or that was put already, is a fault; a second put is found as long as the pool
  * lives, for certain when one thread does both, as best it can be when two race. */
 MEMKIT_API void memkit_pool_put(memkit_pool *p, memkit_buf *b);
 
 /* Gives waiting buffers back to malloc until at most keep_bytes wait, in all threads' caches too.
- * Returns the bytes given back. */
+ * Returns the bytes given back; 0 with EINVAL for NULL. */
 MEMKIT_API size_t memkit_pool_trim(memkit_pool *p, size_t keep_bytes);
 
-/* Reads the pool's figures: a sum over threads that keep working meanwhile, so figures of one read
- * need not agree to the last buffer. O(threads). */
+/* Reads the pool's figures; EINVAL for NULL, and *out is untouched. A sum over threads that keep
+ * working meanwhile, so figures of one read need not agree to the last buffer. O(threads). */
 MEMKIT_API void memkit_pool_stats(memkit_pool *p, memkit_pool_stats_t *out);
 
 MEMKIT_END_DECLS

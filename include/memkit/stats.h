@@ -49,7 +49,7 @@ typedef struct {
 } memkit_thread_allocs_t;
 
 /* The calling thread's counters since it began. 1: counted; 0: malloc is not hooked (a gate must
- * not pass on it), and *out is zeroed; -1: EINVAL. A few loads. */
+ * not pass on it), and *out is zeroed; -1: EINVAL (out NULL). A few loads. */
 MEMKIT_API int memkit_thread_allocs(memkit_thread_allocs_t *out);
 
 /* Appends metrics in Prometheus's text format: process memory, counters where malloc is hooked,

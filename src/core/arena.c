@@ -62,9 +62,11 @@ static void give_back(arena *a, void *block, size_t bytes)
     free(block);
 }
 
-static bool over_limit(const arena *a, size_t bytes)
+/* True where `bytes` more are too many beside what is held but for `less` of it. */
+static bool over_limit(const arena *a, size_t bytes, size_t less)
 {
-    return a->max_bytes != 0 && (bytes > a->max_bytes || a->held_bytes > a->max_bytes - bytes);
+    return a->max_bytes != 0 &&
+           (bytes > a->max_bytes || a->held_bytes - less > a->max_bytes - bytes);
 }
 
 /* What is kept for the next request gives way to what this one asks. */
@@ -80,12 +82,12 @@ static void drop_spares(arena *a)
 
 static void *take(arena *a, size_t bytes)
 {
-    if (over_limit(a, bytes))
-        drop_spares(a);
-    if (over_limit(a, bytes)) {
+    if (over_limit(a, bytes, a->spare_bytes)) { /* they stay, as they would not help */
         errno = ENOMEM;
         return NULL;
     }
+    if (over_limit(a, bytes, 0))
+        drop_spares(a);
     void *block = malloc(bytes);
     if (block == NULL)
         return NULL;
@@ -182,14 +184,11 @@ void *memkit_arena_alloc_slow(memkit_arena *pub, size_t n)
 /* ---- life ---------------------------------------------------------------------------------------
  */
 
+/* A chunk doubles once before the limit is looked at: both sums stay sizes. */
 static bool options_ok(const memkit_arena_opts *opts)
 {
-    if (!MEMKIT__RESERVED_OK(opts))
-        return false;
-    size_t first = opts->first_chunk_bytes != 0 ? opts->first_chunk_bytes : DEFAULT_FIRST;
-    if (opts->max_chunk_bytes != 0)
-        return opts->first_chunk_bytes == 0 || first <= opts->max_chunk_bytes;
-    return first <= PTRDIFF_MAX / 2;
+    return MEMKIT__RESERVED_OK(opts) && opts->first_chunk_bytes <= PTRDIFF_MAX / 2 &&
+           (opts->max_chunk_bytes == 0 || opts->first_chunk_bytes <= opts->max_chunk_bytes);
 }
 
 static void set_options(arena *a, const memkit_arena_opts *opts)
@@ -198,6 +197,8 @@ static void set_options(arena *a, const memkit_arena_opts *opts)
     a->max_chunk = opts->max_chunk_bytes != 0 ? opts->max_chunk_bytes : DEFAULT_MAX;
     if (a->max_chunk < MIN_CHUNK)
         a->max_chunk = MIN_CHUNK;
+    if (a->max_chunk > PTRDIFF_MAX) /* as good as no limit */
+        a->max_chunk = PTRDIFF_MAX;
     if (a->max_chunk < a->first_bytes && opts->max_chunk_bytes == 0)
         a->max_chunk = a->first_bytes;
     if (a->first_bytes > a->max_chunk)
@@ -333,6 +334,7 @@ void memkit_arena_reset(memkit_arena *pub)
     a->resets++;
     a->reset_serial = a->serial;
     a->fence = NULL;
+    a->fence_bigs = 0;
     size_t used = used_bytes(a);
     if (a->bigs == NULL && a->chunk->prev == &a->first && a->first.base == a->first.end &&
         a->chunk->bytes <= a->keep_bytes && a->spare_bytes <= a->keep_bytes - a->chunk->bytes) {
@@ -361,6 +363,7 @@ memkit_arena_mark memkit_arena_save(memkit_arena *pub)
     }
     arena *a = (arena *)pub;
     a->fence = a->pub.ptr;
+    a->fence_bigs = a->big_count;
     return (memkit_arena_mark){.arena = pub,
                                .chunk = a->chunk,
                                .ptr = a->pub.ptr,
@@ -406,6 +409,7 @@ void memkit_arena_rewind(memkit_arena *pub, memkit_arena_mark m)
     while (a->chunk != m.chunk)
         pop_chunk(a, a->keep_bytes);
     a->pub.ptr = a->fence = m.ptr;
+    a->fence_bigs = a->big_count;
     a->dead_after = m.serial;
     a->dead_until = a->serial - 1;
     memkit__arena_show(a);

@@ -43,6 +43,7 @@ typedef struct {
     defer *defers;
     char *fence; /* ptr at the latest mark: what lies below is older than it, and never resized in
                     place */
+    size_t fence_bigs; /* and the same for so many big blocks */
     size_t used_before, big_used, big_count;
     size_t next_bytes; /* size of the next chunk */
     size_t first_bytes, max_chunk, keep_bytes, max_bytes;

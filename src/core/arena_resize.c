@@ -19,8 +19,8 @@ static bool resize_last(arena *a, char *p, size_t old_n, size_t n)
     return true;
 }
 
-/* The same for the last big block: malloc may extend it, and at worst moves it without leaving a
- * hole behind. NULL with errno where it fails. */
+/* The same for the last big block, where no mark was saved since: malloc may extend it, and at
+ * worst moves it without leaving a hole behind. NULL with errno where it fails. */
 static void *resize_big(arena *a, size_t n)
 {
     big *b = a->bigs;
@@ -58,7 +58,7 @@ void *memkit_arena_realloc(memkit_arena *pub, void *p, size_t old_n, size_t n)
     arena *a = (arena *)pub;
     if (resize_last(a, p, old_n, n) || n <= old_n)
         return p;
-    if (a->bigs != NULL && p == (char *)a->bigs + BIG_HEADER)
+    if (a->big_count > a->fence_bigs && p == (char *)a->bigs + BIG_HEADER)
         return resize_big(a, n);
     void *copy = memkit_arena_alloc(pub, n);
     if (copy != NULL)

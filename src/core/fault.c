@@ -36,6 +36,9 @@ void memkit__fault(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(message, sizeof message, fmt, ap);
     va_end(ap);
+    for (char *c = message; *c != '\0'; c++) /* an object's name may hold anything */
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
     memkit_fault_fn fn = atomic_load(&handler);
     if (fn == NULL)
         fn = print_and_abort;

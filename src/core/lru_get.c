@@ -16,9 +16,16 @@ static int invalid(void)
     return -1;
 }
 
+/* A length that no object has would be read far beyond the key, before it is found to be absent. */
 static inline bool bad_key(const memkit_lru *c, const void *key, size_t klen)
 {
-    return MEMKIT_UNLIKELY(c == NULL || (key == NULL && klen > 0));
+    return MEMKIT_UNLIKELY(c == NULL || (key == NULL && klen > 0) || klen > PTRDIFF_MAX);
+}
+
+static __attribute__((noinline)) int refuse_key(const memkit_lru *c, const void *key)
+{
+    errno = c == NULL || key == NULL ? EINVAL : EOVERFLOW;
+    return -1;
 }
 
 /* The lookup of one call: shard locked from begin to end. */
@@ -101,8 +108,12 @@ static inline uint64_t seal_of(const memkit_lru *c, uint64_t place, const void *
 static MEMKIT__FORCE_INLINE int get_pinned(memkit_lru *c, const void *key, size_t klen,
                                            memkit_lru_ref *ref, bool promote)
 {
-    if (bad_key(c, key, klen) || ref == NULL)
+    if (MEMKIT_UNLIKELY(ref == NULL))
         return invalid();
+    if (bad_key(c, key, klen)) {
+        *ref = (memkit_lru_ref){NULL, 0, {0, 0}};
+        return refuse_key(c, key);
+    }
     look l;
     int result = 0;
     begin(c, key, klen, promote, &l);
@@ -138,6 +149,8 @@ int memkit_lru_peek(memkit_lru *c, const void *key, size_t klen, memkit_lru_ref 
 static inline bool still_pinned(const memkit__lru_shard *s, const memkit_lru_ref *ref)
 {
     uint32_t handle = (uint32_t)ref->priv[0];
+    if (handle >> 12 >= s->unit_count) /* the table was shortened since */
+        return false;
     const memkit__lru_unit *u = &s->units[handle >> 12];
     if (u->base == NULL || u->serial != (uint16_t)(ref->priv[0] >> 32))
         return false;
@@ -179,7 +192,9 @@ void memkit_lru_release(memkit_lru *c, memkit_lru_ref *ref)
 int memkit_lru_get_into(memkit_lru *c, const void *key, size_t klen, void *dst, size_t cap,
                         size_t *len)
 {
-    if (bad_key(c, key, klen) || (dst == NULL && cap > 0))
+    if (bad_key(c, key, klen))
+        return refuse_key(c, key);
+    if (dst == NULL && cap > 0)
         return invalid();
     look l;
     begin(c, key, klen, true, &l);
@@ -198,7 +213,9 @@ int memkit_lru_get_into(memkit_lru *c, const void *key, size_t klen, void *dst, 
 
 int memkit_lru_get_buf(memkit_lru *c, const void *key, size_t klen, memkit_buf *out)
 {
-    if (bad_key(c, key, klen) || out == NULL)
+    if (bad_key(c, key, klen))
+        return refuse_key(c, key);
+    if (out == NULL)
         return invalid();
     look l;
     begin(c, key, klen, true, &l);
@@ -232,7 +249,7 @@ int memkit_lru_get_buf(memkit_lru *c, const void *key, size_t klen, memkit_buf *
 int memkit_lru_del(memkit_lru *c, const void *key, size_t klen)
 {
     if (bad_key(c, key, klen))
-        return invalid();
+        return refuse_key(c, key);
     uint32_t tag;
     memkit__lru_shard *s = memkit__lru_locate(c, key, klen, &tag);
     uint64_t now = c->ttl_ms == 0 ? 0 : memkit__lru_now(c);

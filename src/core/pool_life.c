@@ -89,8 +89,7 @@ void memkit_pool_stats(memkit_pool *p, memkit_pool_stats_t *out)
 
 /* ---- life ---- */
 
-static memkit_pool *default_pool;
-static pthread_once_t default_once = PTHREAD_ONCE_INIT;
+static _Atomic(memkit_pool *) default_pool;
 
 /* opts.background: gives back what is idle also when nobody calls. */
 static void *sweeper_main(void *arg)
@@ -237,9 +236,10 @@ static void pool_free(memkit_pool *p)
 {
     memkit_pool_stats_t now;
     stats(p, &now);
-    if (now.live_buffers != 0 || p == default_pool) {
-        memkit__fault(p == default_pool ? "memkit_pool_free: \"%s\" is the default pool"
-                                        : "memkit_pool_free: buffers of pool \"%s\" are still out",
+    bool is_default = p == atomic_load_explicit(&default_pool, memory_order_relaxed);
+    if (now.live_buffers != 0 || is_default) {
+        memkit__fault(is_default ? "memkit_pool_free: \"%s\" is the default pool"
+                                 : "memkit_pool_free: buffers of pool \"%s\" are still out",
                       p->name);
         return;
     }
@@ -256,17 +256,20 @@ void memkit_pool_free(memkit_pool *p)
         p->ops->free(p);
 }
 
-static void make_default(void)
-{
-    default_pool = memkit_pool_new(&(memkit_pool_opts){.name = "default"});
-}
-
+/* Of threads that come first at once each makes one, and one of them stays: no lock that a fork
+ * could leave taken, and a call that finds no memory leaves the next to try again. */
 memkit_pool *memkit_pool_default(void)
 {
-    pthread_once(&default_once, make_default);
-    if (default_pool == NULL)
-        errno = ENOMEM;
-    return default_pool;
+    memkit_pool *p = atomic_load_explicit(&default_pool, memory_order_acquire);
+    if (MEMKIT_LIKELY(p != NULL))
+        return p;
+    memkit_pool *fresh = memkit_pool_new(&(memkit_pool_opts){.name = "default"});
+    if (fresh == NULL)
+        return NULL;
+    if (atomic_compare_exchange_strong(&default_pool, &p, fresh))
+        return fresh;
+    memkit_pool_free(fresh);
+    return p;
 }
 
 static const struct memkit__pool_ops own_ops = {memkit__pool_get, memkit__pool_put, trim, stats,
