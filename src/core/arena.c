@@ -27,6 +27,7 @@
 #include <string.h>
 
 #include "core/arena_impl.h"
+#include "core/fork.h"
 
 enum { DEFAULT_FIRST = 4096, DEFAULT_MAX = 1 << 20, DEFAULT_KEEP = 64 << 10 };
 
@@ -235,12 +236,20 @@ static memkit_arena *start(arena *a, char *behind, size_t spare, const memkit_ar
 
 #define CONTROL ((sizeof(arena) + ALIGN - 1) & ~(size_t)(ALIGN - 1))
 
+/* A named arena is registered, and a fork has to hold the registry. */
+static bool may_be_named(const memkit_arena_opts *opts)
+{
+    return opts == NULL || opts->name == NULL || memkit__fork_ready(MEMKIT__ARENA, NULL) == 0;
+}
+
 memkit_arena *memkit_arena_new(const memkit_arena_opts *opts)
 {
     if (opts != NULL && !options_ok(opts)) {
         errno = EINVAL;
         return NULL;
     }
+    if (!may_be_named(opts))
+        return NULL;
     arena *a = malloc(CONTROL);
     if (a == NULL)
         return NULL;
@@ -257,6 +266,8 @@ memkit_arena *memkit_arena_init(void *mem, size_t size, const memkit_arena_opts 
         errno = EINVAL;
         return NULL;
     }
+    if (!may_be_named(opts))
+        return NULL;
     char *at = (char *)mem + pad;
     arena *a = (arena *)(void *)at;
     memkit_arena *pub = start(a, at + CONTROL, size - pad - CONTROL, opts);

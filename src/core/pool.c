@@ -23,7 +23,7 @@
  * pool's lock and has claimed it; all else of a pool, under its lock. See pool_cache.c.
  *
  * Invariants (memkit__pool_check): a bin's count and bytes are its list's; held <= quota; reserved
- * as above; every header is out, in one bin, in one depot bin or free.
+ * as above; every header is out, in one bin, in one depot bin or free (or lost, see pool_fork.c).
  */
 #include <memkit/pool.h>
 
@@ -98,6 +98,8 @@ static void sweep_the_still(memkit_pool *p, memkit__cache *own, uint64_t now)
 
 static void look(memkit_pool *p, memkit__cache *c)
 {
+    if (MEMKIT_UNLIKELY(atomic_load_explicit(&p->sweeper_lost, memory_order_relaxed)))
+        memkit__sweeper_restart(p);
     uint64_t now = memkit__now_ms();
     bool others = now - memkit__read(&p->others_swept) >= p->idle_ms;
     bool sweep = others || now - memkit__read(&c->last_look) >= p->idle_ms ||

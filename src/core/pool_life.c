@@ -89,8 +89,7 @@ void memkit_pool_stats(memkit_pool *p, memkit_pool_stats_t *out)
 
 /* ---- life ---- */
 
-static memkit_pool *default_pool;
-static pthread_once_t default_once = PTHREAD_ONCE_INIT;
+static _Atomic(memkit_pool *) default_pool;
 
 /* opts.background: gives back what is idle also when nobody calls. */
 static void *sweeper_main(void *arg)
@@ -126,6 +125,15 @@ static int start_sweeper(memkit_pool *p)
     int error = pthread_create(&p->sweeper, NULL, sweeper_main, p);
     p->has_sweeper = error == 0;
     return error;
+}
+
+void memkit__sweeper_restart(memkit_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    /* Where no thread can be had, calls go on giving back what is idle, and ask again. */
+    if (atomic_load(&p->sweeper_lost) && start_sweeper(p) == 0)
+        atomic_store(&p->sweeper_lost, false);
+    pthread_mutex_unlock(&p->lock);
 }
 
 static bool options_ok(const memkit_pool_opts *opts)
@@ -185,6 +193,8 @@ memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
         errno = EINVAL;
         return NULL;
     }
+    if (memkit__fork_ready(MEMKIT__POOL, &memkit__pool_fork) != 0)
+        return NULL;
     memkit__caches_prepare();
     const char *name = opts->name != NULL ? opts->name : "pool";
     size_t bytes = (sizeof(memkit_pool) + strlen(name) + 1 + 63) & ~(size_t)63;
@@ -237,15 +247,17 @@ static void pool_free(memkit_pool *p)
 {
     memkit_pool_stats_t now;
     stats(p, &now);
-    if (now.live_buffers != 0 || p == default_pool) {
-        memkit__fault(p == default_pool ? "memkit_pool_free: \"%s\" is the default pool"
-                                        : "memkit_pool_free: buffers of pool \"%s\" are still out",
+    bool is_default = p == atomic_load(&default_pool);
+    if (now.live_buffers != 0 || is_default) {
+        memkit__fault(is_default ? "memkit_pool_free: \"%s\" is the default pool"
+                                 : "memkit_pool_free: buffers of pool \"%s\" are still out",
                       p->name);
         return;
     }
-    memkit__unregister(MEMKIT__POOL, &p->node);
     stop_sweeper(p);
     memkit__caches_free(p);
+    /* Only now, so that a fork never finds a cache linked whose pool it does not hold. */
+    memkit__unregister(MEMKIT__POOL, &p->node);
     free_held(p);
     destroy(p);
 }
@@ -256,17 +268,20 @@ void memkit_pool_free(memkit_pool *p)
         p->ops->free(p);
 }
 
-static void make_default(void)
+/* No lock and no pthread_once, which a fork might leave taken, or begun, in the child. */
+static memkit_pool *make_default(void)
 {
-    default_pool = memkit_pool_new(&(memkit_pool_opts){.name = "default"});
+    memkit_pool *mine = memkit_pool_new(&(memkit_pool_opts){.name = "default"}), *first = NULL;
+    if (mine == NULL || atomic_compare_exchange_strong(&default_pool, &first, mine))
+        return mine;
+    pool_free(mine); /* another thread was faster */
+    return first;
 }
 
 memkit_pool *memkit_pool_default(void)
 {
-    pthread_once(&default_once, make_default);
-    if (default_pool == NULL)
-        errno = ENOMEM;
-    return default_pool;
+    memkit_pool *p = atomic_load_explicit(&default_pool, memory_order_acquire);
+    return MEMKIT_LIKELY(p != NULL) ? p : make_default();
 }
 
 static const struct memkit__pool_ops own_ops = {memkit__pool_get, memkit__pool_put, trim, stats,
