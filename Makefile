@@ -214,7 +214,8 @@ $(TESTS) $(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
 	$(LINK)
 $(TESTS) $(TOOLS): LDLIBS = -lcmocka -lm -ldl
 # Tests of what allocates see every malloc of the objects under test, and make some fail.
-WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_threads test_arena test_metrics) \
+WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_model test_pool_threads test_arena \
+             test_arena_model test_metrics test_fork) \
            $(addprefix $(B)/tests/test_lru_,held memory refs resize)
 $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free

@@ -10,6 +10,15 @@ static void catch_fault(const char *message)
     snprintf(last_fault, sizeof last_fault, "%s", message);
 }
 
+unsigned model_steps(unsigned wanted)
+{
+    unsigned steps = getenv("MEMKIT_SLOW") != NULL ? wanted / 100
+                     : SANITIZED                   ? wanted / 10
+                                                   : wanted;
+    print_message("%u steps\n", steps);
+    return steps;
+}
+
 void catch_faults(void)
 {
     faults = 0;

@@ -33,6 +33,7 @@
 
 #include "core/buf.h"
 #include "core/pool.h"
+#include "core/track.h"
 
 enum {
     QUOTA_STEP = 64 << 10,   /* reserved at a time */
@@ -52,14 +53,17 @@ static inline bool enter(memkit__cache *c)
 {
     atomic_store_explicit(&c->busy, 1, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst); /* the fence proper is the claimer's membarrier */
-    if (MEMKIT_LIKELY(atomic_load_explicit(&c->claimed, memory_order_acquire) == 0))
+    if (MEMKIT_LIKELY(atomic_load_explicit(&c->claimed, memory_order_acquire) == 0)) {
+        memkit__after(&c->claimed);
         return true;
+    }
     atomic_store_explicit(&c->busy, 0, memory_order_release);
     return false;
 }
 
 static inline void leave(memkit__cache *c)
 {
+    memkit__before(&c->busy);
     atomic_store_explicit(&c->busy, 0, memory_order_release);
 }
 
@@ -68,6 +72,7 @@ static inline memkit_buf *hand_out(memkit_buf *b)
 {
     b->cap = b->held_cap;
     b->state = memkit__buf_state(b, MEMKIT__BUF_LIVE);
+    memkit__take(b->pool, b->data, b->cap + 1);
     b->data[0] = '\0';
     return b;
 }
@@ -76,6 +81,7 @@ static inline memkit_buf *hand_out(memkit_buf *b)
 static inline void take_in(memkit_buf *b)
 {
     b->state = memkit__buf_state(b, MEMKIT__BUF_HELD);
+    memkit__give(b->pool, b->data, b->cap + 1);
     b->held_cap = b->cap;
     b->len = b->cap = b->peak_len = b->max_len = 0;
 }
@@ -384,6 +390,7 @@ static int pooled_grow(memkit_buf *b, size_t cap_wanted)
     pthread_mutex_lock(&b->pool->lock);
     b->pool->block_bytes += block - (b->cap + 1);
     pthread_mutex_unlock(&b->pool->lock);
+    memkit__moved(b->pool, b->data, data, block);
     b->data = data;
     b->cap = block - 1;
     b->class_index = class_index;

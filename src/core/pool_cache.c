@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "core/pool.h"
+#include "core/track.h"
 
 MEMKIT__TLS memkit__cache_entry memkit__last_cache;
 static MEMKIT__TLS memkit__cache *caches_of_thread;
@@ -111,6 +112,12 @@ static memkit__cache *make_cache(memkit_pool *p)
     if (c == NULL)
         return NULL;
     *c = (memkit__cache){.countdown = 1, .pool = p};
+    memkit__unordered(&c->busy, sizeof c->busy);
+    memkit__unordered(&c->claimed, sizeof c->claimed);
+    memkit__unordered(&c->last_look, sizeof c->last_look);
+    memkit__unordered(&c->last_sweep, sizeof c->last_sweep);
+    memkit__unordered(&c->held, sizeof c->held);
+    memkit__unordered(&c->counts, sizeof c->counts);
     c->last_look = c->last_sweep = memkit__now_ms();
     pthread_mutex_lock(&link_lock);
     c->next_in_thread = caches_of_thread;
@@ -222,8 +229,10 @@ bool memkit__cache_owned(const memkit__cache *c, const memkit__cache *own)
 static bool left_fast_path(memkit__cache *c)
 {
     for (int i = 0; i < 10000; i++) {
-        if (atomic_load_explicit(&c->busy, memory_order_acquire) == 0)
+        if (atomic_load_explicit(&c->busy, memory_order_acquire) == 0) {
+            memkit__after(&c->busy);
             return true;
+        }
         if (i > 100)
             sched_yield();
     }
@@ -245,9 +254,12 @@ void memkit__caches_claim(memkit_pool *p, memkit__cache *own)
 
 void memkit__caches_unclaim(memkit_pool *p, memkit__cache *own)
 {
-    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool)
-        if (c != own)
-            atomic_store_explicit(&c->claimed, 0, memory_order_release);
+    for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool) {
+        if (c == own)
+            continue;
+        memkit__before(&c->claimed);
+        atomic_store_explicit(&c->claimed, 0, memory_order_release);
+    }
 }
 
 void memkit__caches_free(memkit_pool *p)

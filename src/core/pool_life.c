@@ -11,6 +11,7 @@
 
 #include "core/buf.h"
 #include "core/pool.h"
+#include "core/track.h"
 
 enum {
     DEFAULT_HELD = 64 << 20,
@@ -172,6 +173,7 @@ static uint64_t next_id(void)
 
 static void destroy(memkit_pool *p)
 {
+    memkit__group_end(p);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }
@@ -208,6 +210,12 @@ memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
     p->depot_due = UINT64_MAX;
     set_options(p, opts);
     pthread_mutex_init(&p->lock, NULL);
+    memkit__group_new(p);
+    memkit__unordered(&p->calibrated_class, sizeof p->calibrated_class);
+    memkit__unordered(&p->depot_filled, sizeof p->depot_filled);
+    memkit__unordered(&p->depot_due, sizeof p->depot_due);
+    memkit__unordered(&p->others_swept, sizeof p->others_swept);
+    memkit__unordered(&p->sweeper_lost, sizeof p->sweeper_lost);
     int error = opts->background ? start_sweeper(p) : 0;
     if (error != 0) {
         destroy(p);
