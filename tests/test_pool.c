@@ -164,6 +164,38 @@ static void the_calibrated_size_is_what_most_uses_needed(void **state)
     memkit_pool_free(p);
 }
 
+static void the_calibrated_size_is_the_95th_percentile(void **state)
+{
+    (void)state;
+    for (int large = 0; large <= 10; large++) { /* in 100 */
+        memkit_pool *p = memkit_pool_new(NULL);
+        for (int round = 0; round < 60; round++) {
+            use_with_length(p, 500, 100 - large);
+            use_with_length(p, 30000, large);
+        }
+        uint64_t size = stats_of(p).calibrated_size;
+        if (large <= 4)
+            assert_true(size >= 500 && size < 700);
+        if (large >= 6)
+            assert_true(size >= 30000 && size < 38000);
+        memkit_pool_free(p);
+    }
+}
+
+static void one_giant_message_moves_nothing(void **state)
+{
+    (void)state;
+    memkit_pool *p = memkit_pool_new(&(memkit_pool_opts){.max_buf_bytes = 1 << 20});
+    use_with_length(p, 500, 3000);
+    uint64_t size = stats_of(p).calibrated_size;
+    use_with_length(p, 50 << 20, 1);
+    use_with_length(p, 500, 300);
+    memkit_pool_stats_t s = stats_of(p);
+    assert_int_equal(s.calibrated_size, size);
+    assert_true(s.held_bytes < 10000); /* nor does it wait */
+    memkit_pool_free(p);
+}
+
 static void a_reset_within_a_use_does_not_hide_what_it_needed(void **state)
 {
     (void)state;
@@ -429,6 +461,8 @@ int main(void)
         cmocka_unit_test(figures_follow_what_is_out_and_what_waits),
         cmocka_unit_test(a_steady_mix_of_lengths_costs_no_malloc),
         cmocka_unit_test(the_calibrated_size_is_what_most_uses_needed),
+        cmocka_unit_test(the_calibrated_size_is_the_95th_percentile),
+        cmocka_unit_test(one_giant_message_moves_nothing),
         cmocka_unit_test(a_reset_within_a_use_does_not_hide_what_it_needed),
         cmocka_unit_test(it_never_holds_more_than_its_bounds),
         cmocka_unit_test(a_pool_may_hold_next_to_nothing),
