@@ -16,7 +16,7 @@
 #include "core/lru.h"
 #include "core/pool.h"
 
-enum { FORKS = SANITIZED ? 40 : 200, HANGS_AFTER = 60 };
+enum { HANGS_AFTER = 60 };
 
 /* TSan refuses a thread in the child of a process that had threads; the rest is run under it. */
 #if UNDER_TSAN
@@ -274,7 +274,8 @@ static void children_of_a_busy_process_use_everything_and_so_does_it(void **stat
     pthread_t threads[BODIES];
     for (int i = 0; i < BODIES; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, bodies[i], NULL), 0);
-    for (int i = 0; i < FORKS; i++) {
+    int forks = (int)model_steps(200);
+    for (int i = 0; i < forks; i++) {
         assert_int_equal(forked(use_all, NULL), 0);
         if (i % 8 == 0)
             sleep_ms(1); /* at another moment of the threads' */
@@ -579,7 +580,8 @@ static void two_copies_of_the_core_fork_as_one(void **state)
     pthread_t threads[2];
     pthread_create(&threads[0], NULL, fast_paths_of, s.pool);
     pthread_create(&threads[1], NULL, fast_paths, NULL);
-    for (int i = 0; i < FORKS / 10; i++)
+    int forks = (int)model_steps(50);
+    for (int i = 0; i < forks; i++)
         assert_int_equal(forked(use_both, &s), 0);
     atomic_store(&stop, true);
     for (int i = 0; i < 2; i++)

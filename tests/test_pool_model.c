@@ -99,8 +99,8 @@ static void live(const shape *s, unsigned part)
             fill(&m, s, r);
         else if (what < 15 && m.n > 0)
             give(&m, r);
-        else if (r % 64 == 0)
-            m.trimmed += memkit_pool_trim(m.pool, (r >> 16) % s->opts.max_held_bytes);
+        else if (r % 16 == 0)
+            m.trimmed += memkit_pool_trim(m.pool, (r >> 16) % (s->opts.max_held_bytes / 4));
         if (step % s->walk_every == 0)
             walk(&m, s);
     }

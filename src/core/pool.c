@@ -372,6 +372,21 @@ void memkit_pool_put(memkit_pool *p, memkit_buf *b)
 
 /* ---- a pooled buffer's own operations ---- */
 
+/* A tool must hear of the old block's end before another thread may have that memory. */
+static char *resize_block(memkit_buf *b, size_t block)
+{
+    if (!MEMKIT__TRACKED)
+        return realloc(b->data, block);
+    char *data = malloc(block);
+    if (data == NULL)
+        return NULL;
+    memkit__take(b->pool, data, block);
+    memcpy(data, b->data, b->cap + 1);
+    memkit__give(b->pool, b->data, b->cap + 1);
+    free(b->data);
+    return data;
+}
+
 static int pooled_grow(memkit_buf *b, size_t cap_wanted)
 {
     size_t block;
@@ -384,13 +399,12 @@ static int pooled_grow(memkit_buf *b, size_t cap_wanted)
         class_index = memkit__class_of(block);
         block = memkit__class_bytes(class_index);
     }
-    char *data = realloc(b->data, block);
+    char *data = resize_block(b, block);
     if (data == NULL)
         return -1;
     pthread_mutex_lock(&b->pool->lock);
     b->pool->block_bytes += block - (b->cap + 1);
     pthread_mutex_unlock(&b->pool->lock);
-    memkit__moved(b->pool, b->data, data, block);
     b->data = data;
     b->cap = block - 1;
     b->class_index = class_index;

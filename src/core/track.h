@@ -19,7 +19,6 @@
  *   memkit__take(g, p, n)    p is handed out: from now on it is the caller's block (and fresh)
  *   memkit__give(g, p, n)    p came back: hidden until shown
  *   memkit__retake(g, p, old_n, n)   its size changed; its content stays
- *   memkit__moved(g, old, p, n)      realloc did that; what it told of the bytes holds
  *
  * Groups are for blocks that somebody gives back one by one. An arena's go together and need not be
  * remembered: memcheck would call each of them lost. They are shown and hidden, and no more.
@@ -94,11 +93,6 @@ static inline void memkit__retake(const void *group, const void *p, size_t old_n
     memkit__show(p, n);
 }
 
-static inline void memkit__moved(const void *group, const void *old, const void *p, size_t n)
-{
-    (void)group, (void)old, (void)p, (void)n;
-}
-
 #define memkit__before(p)       ((void)(p))
 #define memkit__after(p)        ((void)(p))
 #define memkit__unordered(p, n) ((void)(p), (void)(n))
@@ -153,11 +147,6 @@ static inline void memkit__retake(const void *group, const void *p, size_t old_n
     VALGRIND_MEMPOOL_CHANGE(group, p, p, n);
 }
 
-static inline void memkit__moved(const void *group, const void *old, const void *p, size_t n)
-{
-    VALGRIND_MEMPOOL_CHANGE(group, old, p, n);
-}
-
 static inline void memkit__before(const volatile void *p)
 {
     ANNOTATE_HAPPENS_BEFORE(p);
@@ -185,7 +174,6 @@ static inline void memkit__unordered(const volatile void *p, size_t n)
 #define memkit__take(g, p, n)      ((void)(g), (void)(p), (void)(n))
 #define memkit__give(g, p, n)      ((void)(g), (void)(p), (void)(n))
 #define memkit__retake(g, p, o, n) ((void)(g), (void)(p), (void)(o), (void)(n))
-#define memkit__moved(g, o, p, n)  ((void)(g), (void)(o), (void)(p), (void)(n))
 #define memkit__before(p)          ((void)(p))
 #define memkit__after(p)           ((void)(p))
 #define memkit__unordered(p, n)    ((void)(p), (void)(n))
