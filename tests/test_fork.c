@@ -274,7 +274,7 @@ static void children_of_a_busy_process_use_everything_and_so_does_it(void **stat
     pthread_t threads[BODIES];
     for (int i = 0; i < BODIES; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, bodies[i], NULL), 0);
-    int forks = (int)model_steps(200);
+    int forks = (int)model_steps(120);
     for (int i = 0; i < forks; i++) {
         assert_int_equal(forked(use_all, NULL), 0);
         if (i % 8 == 0)
