@@ -380,8 +380,9 @@ static char *resize_block(memkit_buf *b, size_t block)
     char *data = malloc(block);
     if (data == NULL)
         return NULL;
-    memkit__take(b->pool, data, block);
     memcpy(data, b->data, b->cap + 1);
+    memkit__take(b->pool, data, block);
+    memkit__show(data, b->cap + 1);
     memkit__give(b->pool, b->data, b->cap + 1);
     free(b->data);
     return data;
