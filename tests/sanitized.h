@@ -1,6 +1,5 @@
 /* sanitized.h - SANITIZED: built with a sanitizer that brings a malloc of its own, so that none of
- * ours can be in front; UNDER_TSAN, UNDER_ASAN: with the thread, the
- * address sanitizer.
+ * ours can be in front; UNDER_TSAN, UNDER_ASAN: with the thread, the address sanitizer.
  */
 #ifndef MEMKIT_TESTS_SANITIZED_H
 #define MEMKIT_TESTS_SANITIZED_H

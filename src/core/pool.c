@@ -1,19 +1,18 @@
 /* pool.c - pool of byte buffers: get and put. Life and figures are in pool_life.c.
  *
- *      thread A                thread B                 a buffer:  header (pool's slab) -> data
- * block
- *     +-----------------+     +-----------------+                                         (malloc)
- *     | cache           |     | cache           |
- *     | bin 0    64 B   |     | bin 0           |    get: bin, else depot (a batch), else malloc
- *     | bin 1    80 B   |     |  ...            |    put: bin, and where the quota is full the
- * bin's |  ...            |     | quota           |         older half to the depot | quota |
- * +-----------------+
- *     +-----------------+              |
- *              |        lock           |             reserved = depot bytes + quotas of all caches
- *     +----------------------------------------+              <= max_held_bytes, always
- *     | depot   bin 0, 1, ... by age           |     held     <= reserved
- *     | free headers, uses, retired counts     |
- *     +----------------------------------------+
+ *     thread A             thread B             a buffer: header (pool's slab) -> block (malloc)
+ *     +--------------+     +--------------+
+ *     | cache        |     | cache        |     get: bin; else the depot, a batch; else malloc
+ *     | bin 0   64 B |     | bin 0        |     put: bin; and where max_thread_bytes is reached,
+ *     | bin 1   80 B |     | ...          |          half of the bin's to the depot
+ *     | ...          |     |              |
+ *     | quota        |     | quota        |     reserved = depot bytes + quotas of all caches
+ *     +--------------+     +--------------+              <= max_held_bytes, always
+ *             |      lock         |             held     <= reserved
+ *     +-----------------------------------+
+ *     | depot   bin 0, 1, ... by age      |
+ *     | free headers, uses, retired counts|
+ *     +-----------------------------------+
  *
  * A bin holds buffers whose blocks have exactly the class's size, so a block is found without a
  * search; growth of a pooled buffer stays within the classes. Blocks larger than max_buf_bytes are
