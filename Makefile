@@ -78,7 +78,7 @@ COMPARE  := $(patsubst %.c,$(B)/%.o,$(wildcard $(SERVICE)/compare*.c))
 EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-compare)
 
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_*.c)))
-PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c %/prog_lru_misuse.c,$(sort $(wildcard tests/prog_*.c))))
+PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c %/prog_lru_misuse.c %/prog_pool_misuse.c,$(sort $(wildcard tests/prog_*.c))))
 GBENCH_PROGS := $(addprefix $(B)/tests/prog_gbench,$(if $(HAVE_GBENCH),-counted -uncounted))
 CXXPROGS := $(addprefix $(B)/tests/,prog_hook_cxx $(if $(SAN),,prog_hook_cxx_linked prog_hook_cxx_static))
 TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/tools_*.c)))
@@ -214,7 +214,8 @@ $(TESTS) $(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
 	$(LINK)
 $(TESTS) $(TOOLS): LDLIBS = -lcmocka -lm -ldl
 # Tests of what allocates see every malloc of the objects under test, and make some fail.
-WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_threads test_arena test_metrics) \
+WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_model test_pool_threads test_arena \
+             test_arena_model test_metrics test_fork) \
            $(addprefix $(B)/tests/test_lru_,held memory refs resize)
 # What all of them do with bad input, and without memory.
 MATRIX := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_matrix_*.c tests/test_oom*.c)))
@@ -287,15 +288,27 @@ soak: lib $(EXAMPLES) $(B)/tests/test_service_hostile
 	    tests/run.sh $(B)/tests/test_service_hostile
 	$(Q)grep -a 'hostile requests' $(B)/tests/test_service_hostile.log
 
-## valgrind     the core's tests under valgrind: any error or lost block fails (make deps-ci)
-.PHONY: valgrind
-VALGRIND_TESTS := $(addprefix $(B)/tests/,test_buf test_arena test_pool test_pool_threads test_metrics test_stats) \
-    $(B)/tests/test_lru $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads)
-VALGRIND_TESTS += $(MATRIX)
-valgrind: $(VALGRIND_TESTS)
-	$(Q)$(TEST_ENV) TEST_TIMEOUT=600 MEMKIT_TEST_OPS=1500 \
-	    TEST_UNDER='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect,possible' \
+## valgrind     the core's tests under valgrind, built to tell it what is handed out: any error fails,
+##              and any block that is not freed, also one that can be reached (make deps-ci)
+## helgrind     the core's tests with threads under helgrind: any race or wrong order of locks fails
+##              (not test_fork: in a child helgrind goes on with the threads that are no more)
+.PHONY: valgrind helgrind
+VALGRIND_TESTS := $(addprefix $(B)/tests/test_,buf arena arena_model pool pool_model pool_threads metrics stats lru) \
+    $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads) $(MATRIX)
+HELGRIND_TESTS := $(addprefix $(B)/tests/test_,pool pool_threads metrics lru_refs)
+VALGRIND := valgrind -q --error-exitcode=9 --suppressions=tests/valgrind.supp
+VALGRIND_ENV = $(TEST_ENV) MEMKIT_SLOW=1 MEMKIT_TEST_OPS=1500 TEST_TIMEOUT=600
+ifeq ($(MEMKIT_TRACK),valgrind)
+valgrind: $(VALGRIND_TESTS) $(B)/tests/test_fork $(CORE_SO)
+	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND) --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=all' \
 	    tests/run.sh $(VALGRIND_TESTS)
+	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND)' tests/run.sh $(B)/tests/test_fork # children end with all they have
+helgrind: $(HELGRIND_TESTS) $(CORE_SO)
+	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND) --tool=helgrind --history-level=approx' tests/run.sh $(HELGRIND_TESTS)
+else
+valgrind helgrind:
+	$(Q)$(MAKE) --no-print-directory MEMKIT_TRACK=valgrind $@
+endif
 
 ## instructions  instructions of each hot path, counted by callgrind (make deps-ci)
 .PHONY: instructions

@@ -1,5 +1,5 @@
 /* sanitized.h - SANITIZED: built with a sanitizer that brings a malloc of its own, so that none of
- * ours can be in front; UNDER_TSAN: with the thread sanitizer.
+ * ours can be in front; UNDER_TSAN, UNDER_ASAN: with the thread, the address sanitizer.
  */
 #ifndef MEMKIT_TESTS_SANITIZED_H
 #define MEMKIT_TESTS_SANITIZED_H
@@ -26,5 +26,7 @@
 #ifndef UNDER_TSAN
 #define UNDER_TSAN 0
 #endif
+
+#define UNDER_ASAN (SANITIZED && !UNDER_TSAN)
 
 #endif

@@ -51,6 +51,9 @@ extern unsigned frees_seen; /* by the same, since the start */
 extern long blocks_out;     /* allocated minus freed since the start */
 extern long bytes_out;      /* their usable bytes, and malloc's word before each */
 
+/* Steps of a long test: fewer, but ten, where a tool makes each of them dear. Says how many. */
+unsigned model_steps(unsigned wanted);
+
 /* A fast deterministic generator (splitmix64), for model tests. */
 static inline uint64_t next_random(uint64_t *state)
 {

@@ -68,6 +68,8 @@ typedef struct {
     atomic_bool stop;
     uint64_t most_held;
     uint64_t trimmed;
+    atomic_uint samples;
+    bool broken;
 } watched;
 
 static void *watch(void *arg)
@@ -102,6 +104,158 @@ static void the_bound_holds_over_all_threads_while_they_work(void **state)
     assert_true(s.held_bytes <= 100000 && s.peak_held_bytes <= 100000);
     assert_true(w.trimmed > 0);
     memkit_pool_free(w.pool);
+}
+
+/* ---- the bound, at every moment ---- */
+
+/* Looks at every cache with the pool's lock held: what threads reserved does not change then, and
+ * what they hold must lie within it although they go on. */
+static void *sample(void *arg)
+{
+    watched *w = arg;
+    memkit_pool *p = w->pool;
+    while (!atomic_load(&w->stop)) {
+        pthread_mutex_lock(&p->lock);
+        size_t quotas = 0, held = p->depot_bytes;
+        for (memkit__cache *c = p->caches; c != NULL; c = c->next_in_pool) {
+            size_t now = memkit__read(&c->held);
+            if (now > c->quota || c->quota > p->max_thread)
+                w->broken = true;
+            quotas += c->quota;
+            held += now;
+        }
+        if (p->depot_bytes + quotas != p->reserved || p->reserved > p->max_held)
+            w->broken = true;
+        if (held > w->most_held)
+            w->most_held = held;
+        atomic_fetch_add(&w->samples, 1);
+        pthread_mutex_unlock(&p->lock);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void what_threads_hold_lies_within_what_they_reserved_at_every_moment(void **state)
+{
+    (void)state;
+    watched w = {.pool = memkit_pool_new(
+                     &(memkit_pool_opts){.max_held_bytes = 100000, .max_thread_bytes = 40000})};
+    pthread_t sampler;
+    pthread_create(&sampler, NULL, sample, &w);
+    while (atomic_load(&w.samples) < 200)
+        run(use, w.pool, THREADS);
+    atomic_store(&w.stop, true);
+    pthread_join(sampler, NULL);
+    assert_false(w.broken);
+    assert_true(w.most_held > 50000 && w.most_held <= 100000); /* near the bound, never above */
+    check(w.pool);
+    memkit_pool_free(w.pool);
+}
+
+/* ---- no lock on the fast path, batches behind it ---- */
+
+static void a_get_and_put_of_what_waits_takes_no_lock(void **state)
+{
+    (void)state;
+    memkit_pool *p = memkit_pool_new(&(memkit_pool_opts){.idle_ms = 60000});
+    memkit_buf *b[4];
+    for (int i = 0; i < 4; i++)
+        b[i] = memkit_pool_get(p, 500);
+    for (int i = 0; i < 4; i++)
+        memkit_pool_put(p, b[i]);
+    pthread_mutex_lock(&p->lock);              /* who wanted it now would wait for ever */
+    for (int round = 0; round < 50; round++) { /* fewer uses than it takes to tell the pool */
+        for (int i = 0; i < 4; i++)
+            b[i] = memkit_pool_get(p, 500);
+        for (int i = 0; i < 4; i++)
+            memkit_pool_put(p, b[i]);
+    }
+    pthread_mutex_unlock(&p->lock);
+    memkit_pool_stats_t s;
+    memkit_pool_stats(p, &s);
+    assert_int_equal(s.hits, 200);
+    assert_int_equal(s.misses, 4);
+    check(p);
+    memkit_pool_free(p);
+}
+
+enum { BATCHED = 64 };
+
+static void *leave_many(void *arg)
+{
+    memkit_buf *b[BATCHED];
+    for (int i = 0; i < BATCHED; i++)
+        b[i] = memkit_pool_get(arg, 900);
+    for (int i = 0; i < BATCHED; i++)
+        memkit_pool_put(arg, b[i]);
+    return NULL;
+}
+
+static void the_depot_is_met_in_batches(void **state)
+{
+    (void)state;
+    memkit_pool *p = memkit_pool_new(&(memkit_pool_opts){.idle_ms = 60000});
+    run(leave_many, p, 1);
+    assert_int_equal(p->depot_buffers, BATCHED);
+    memkit_buf *b[BATCHED];
+    unsigned n = 0;
+    b[n++] = memkit_pool_get(p, 900);
+    unsigned batch = BATCHED - 1 - (unsigned)p->depot_buffers;
+    assert_int_equal(batch, 16);
+    pthread_mutex_lock(&p->lock);
+    for (unsigned i = 0; i < batch; i++)
+        b[n++] = memkit_pool_get(p, 900); /* without the lock */
+    pthread_mutex_unlock(&p->lock);
+    assert_int_equal(p->depot_buffers, BATCHED - 1 - batch);
+    while (n < BATCHED)
+        b[n++] = memkit_pool_get(p, 900);
+    assert_int_equal(p->depot_buffers, 0);
+    while (n > 0)
+        memkit_pool_put(p, b[--n]);
+    check(p);
+    memkit_pool_free(p);
+}
+
+static void a_full_cache_gives_half_a_bin_to_the_depot(void **state)
+{
+    (void)state;
+    enum { ROOM = 16 };
+    memkit_pool *p = memkit_pool_new(&(memkit_pool_opts){
+        .max_thread_bytes = ROOM * memkit__class_bytes(memkit__class_of(901)), .idle_ms = 60000});
+    memkit_buf *b[ROOM + ROOM / 2];
+    for (int i = 0; i < ROOM + ROOM / 2; i++)
+        b[i] = memkit_pool_get(p, 900);
+    for (int i = 0; i < ROOM; i++)
+        memkit_pool_put(p, b[i]);
+    assert_int_equal(p->depot_buffers, 0);
+    memkit_pool_put(p, b[ROOM]);
+    assert_int_equal(p->depot_buffers, ROOM / 2);
+    for (int i = ROOM + 1; i < ROOM + ROOM / 2; i++) {
+        memkit_pool_put(p, b[i]);
+        assert_int_equal(p->depot_buffers, ROOM / 2); /* room again for the other half */
+    }
+    check(p);
+    memkit_pool_free(p);
+}
+
+static void *put_arg(void *b)
+{
+    memkit_buf_free(b);
+    return NULL;
+}
+
+static void a_second_put_is_found_from_another_thread_too(void **state)
+{
+    (void)state;
+    catch_faults();
+    memkit_pool *p = memkit_pool_new(NULL);
+    memkit_buf *b = memkit_pool_get(p, 100);
+    run(put_arg, b, 1);
+    assert_faults(memkit_pool_put(p, b), "already put");
+    assert_faults(run(put_arg, b, 1), "already put");
+    check(p);
+    memkit_pool_free(p);
+    memkit_set_fault_handler(NULL);
 }
 
 /* ---- got in one thread, put in another ---- */
@@ -402,6 +556,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_share_a_pool),
         cmocka_unit_test(the_bound_holds_over_all_threads_while_they_work),
+        cmocka_unit_test(what_threads_hold_lies_within_what_they_reserved_at_every_moment),
+        cmocka_unit_test(a_get_and_put_of_what_waits_takes_no_lock),
+        cmocka_unit_test(the_depot_is_met_in_batches),
+        cmocka_unit_test(a_full_cache_gives_half_a_bin_to_the_depot),
+        cmocka_unit_test(a_second_put_is_found_from_another_thread_too),
         cmocka_unit_test(buffers_put_elsewhere_come_back_and_do_not_pile_up),
         cmocka_unit_test(a_dying_thread_leaves_nothing_behind),
         cmocka_unit_test(a_thread_may_outlive_its_pool),

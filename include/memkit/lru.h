@@ -167,7 +167,7 @@ MEMKIT_API void memkit_lru_clear(memkit_lru *c);
 
 /* Calls fn for each entry, most recent first within a shard, expired ones left out, until fn
  * returns other than 0; returns that, or 0; -1 with EINVAL. The shard is locked meanwhile: fn must
- * not call into the cache, nor make or end a pool, a cache or a named arena. O(n). */
+ * not call into the cache, nor make or end a pool, a cache or a named arena; it may fork. O(n). */
 MEMKIT_API int memkit_lru_each(memkit_lru *c, memkit_lru_each_fn fn, void *arg);
 
 /* Reads the figures, a sum over the shards. EINVAL for NULL, and *out is untouched. */

@@ -53,7 +53,9 @@ typedef struct {
 
 /* A new pool; opts NULL: all defaults. Copies opts. Free it with memkit_pool_free.
  * The first pool of a process is best made before its threads: the kernel then registers it for
- * membarrier(2) at once, else after some 20 ms.
+ * membarrier(2) at once, else after some 20 ms. From then on a child of fork may use every pool;
+ * what other threads' caches held is in the depot there, and buffers they had out stay out. (The
+ * first pool or cache should not be made while another thread forks.)
  * NULL: ENOMEM, EAGAIN (no thread for `background`), EINVAL (reserved not zero, background above 1,
  * a bound that is no size). */
 MEMKIT_API MEMKIT_NODISCARD memkit_pool *memkit_pool_new(const memkit_pool_opts *opts);

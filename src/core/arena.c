@@ -13,6 +13,9 @@
  * or nothing. A request larger than a quarter of the next chunk gets a big block, so that it wastes
  * no chunk's tail. Both lists are stacks: a mark is a depth in each, and a rewind pops down to it.
  *
+ * Where Valgrind or ASan looks on (track.h), only what was asked is addressable, with a gap behind
+ * each block; what is free, spare or taken back is not.
+ *
  * Invariants: ptr and end are multiples of the alignment within the current chunk; held_bytes is
  * the sum over chunks, spares and bigs; used_before is the sum of what was taken in all chunks but
  * the current one. Locking: none, one owner at a time; `shown_*` alone are read by other threads.
@@ -27,6 +30,7 @@
 #include <string.h>
 
 #include "core/arena_impl.h"
+#include "core/fork.h"
 
 enum { DEFAULT_FIRST = 4096, DEFAULT_MAX = 1 << 20, DEFAULT_KEEP = 64 << 10 };
 
@@ -104,8 +108,7 @@ static void enter_chunk(arena *a, chunk *c)
     a->used_before += (size_t)(a->pub.ptr - a->chunk->base);
     c->prev = a->chunk;
     a->chunk = c;
-    a->pub.ptr = c->base;
-    a->pub.end = c->end;
+    free_from(a, c->base);
 }
 
 static chunk *spare_chunk(arena *a, size_t need)
@@ -136,12 +139,14 @@ static chunk *fresh_chunk(arena *a, size_t need)
     c->bytes = bytes;
     c->base = (char *)c + CHUNK_HEADER;
     c->end = c->base + ((bytes - CHUNK_HEADER) & ~(size_t)(ALIGN - 1));
+    memkit__hide(c->base, (size_t)(c->end - c->base));
     a->next_bytes = a->next_bytes <= a->max_chunk / 2 ? a->next_bytes * 2 : a->max_chunk;
     return c;
 }
 
-static void *big_alloc(arena *a, size_t need)
+static void *big_alloc(arena *a, size_t n)
 {
+    size_t need = block_bytes(n);
     big *b = take(a, need + BIG_HEADER);
     if (b == NULL)
         return NULL;
@@ -152,7 +157,16 @@ static void *big_alloc(arena *a, size_t need)
     a->big_used += need;
     a->big_count++;
     memkit__arena_show(a);
+    memkit__hide((char *)b + BIG_HEADER + n, need - n);
     return (char *)b + BIG_HEADER;
+}
+
+static void *give_out(arena *a, size_t need, size_t n)
+{
+    char *p = a->pub.ptr;
+    free_from(a, p + need);
+    memkit__fresh(p, n);
+    return p;
 }
 
 void *memkit_arena_alloc_slow(memkit_arena *pub, size_t n)
@@ -166,19 +180,20 @@ void *memkit_arena_alloc_slow(memkit_arena *pub, size_t n)
         errno = ENOMEM;
         return NULL;
     }
-    size_t need = round_up(n);
+    size_t need = block_bytes(n);
+    if (MEMKIT__TRACKED && need <= (size_t)(a->chunk->end - a->pub.ptr))
+        return give_out(a, need, n);
     chunk *c = spare_chunk(a, need);
     if (c == NULL) {
         if (need > a->next_bytes / 4)
-            return big_alloc(a, need);
+            return big_alloc(a, n);
         c = fresh_chunk(a, need);
         if (c == NULL)
             return NULL;
     }
     enter_chunk(a, c);
     memkit__arena_show(a);
-    a->pub.ptr += need;
-    return c->base;
+    return give_out(a, need, n);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------
@@ -226,8 +241,8 @@ static memkit_arena *start(arena *a, char *behind, size_t spare, const memkit_ar
     a->first.base = behind;
     a->first.end = behind + (spare & ~(size_t)(ALIGN - 1));
     a->chunk = &a->first;
-    a->pub.ptr = a->first.base;
-    a->pub.end = a->first.end;
+    memkit__hide(a->first.base, (size_t)(a->first.end - a->first.base));
+    free_from(a, a->first.base);
     a->serial = 1;
     if (a->named)
         memkit__register(MEMKIT__ARENA, &a->node);
@@ -236,12 +251,20 @@ static memkit_arena *start(arena *a, char *behind, size_t spare, const memkit_ar
 
 #define CONTROL ((sizeof(arena) + ALIGN - 1) & ~(size_t)(ALIGN - 1))
 
+/* A named arena is registered, and a fork has to hold the registry. */
+static bool may_be_named(const memkit_arena_opts *opts)
+{
+    return opts == NULL || opts->name == NULL || memkit__fork_ready(MEMKIT__ARENA, NULL) == 0;
+}
+
 memkit_arena *memkit_arena_new(const memkit_arena_opts *opts)
 {
     if (opts != NULL && !options_ok(opts)) {
         errno = EINVAL;
         return NULL;
     }
+    if (!may_be_named(opts))
+        return NULL;
     arena *a = malloc(CONTROL);
     if (a == NULL)
         return NULL;
@@ -258,6 +281,8 @@ memkit_arena *memkit_arena_init(void *mem, size_t size, const memkit_arena_opts 
         errno = EINVAL;
         return NULL;
     }
+    if (!may_be_named(opts))
+        return NULL;
     char *at = (char *)mem + pad;
     arena *a = (arena *)(void *)at;
     memkit_arena *pub = start(a, at + CONTROL, size - pad - CONTROL, opts);
@@ -295,8 +320,8 @@ static void pop_chunk(arena *a, size_t keep)
     chunk *c = a->chunk;
     a->chunk = c->prev;
     a->used_before -= (size_t)(a->chunk->ptr - a->chunk->base);
-    a->pub.ptr = a->chunk->ptr;
-    a->pub.end = a->chunk->end;
+    free_from(a, a->chunk->ptr);
+    memkit__hide(c->base, (size_t)(c->end - c->base));
     if (c->bytes <= keep && a->spare_bytes <= keep - c->bytes) {
         c->prev = a->spares;
         a->spares = c;
@@ -304,6 +329,13 @@ static void pop_chunk(arena *a, size_t keep)
         return;
     }
     give_back(a, c, c->bytes);
+}
+
+/* All that the current chunk gave out from `ptr` on. */
+static void take_back(arena *a, char *ptr)
+{
+    memkit__hide(ptr, (size_t)(a->pub.ptr - ptr));
+    free_from(a, ptr);
 }
 
 void memkit_arena_free(memkit_arena *pub)
@@ -318,6 +350,7 @@ void memkit_arena_free(memkit_arena *pub)
     while (a->chunk != &a->first)
         pop_chunk(a, 0);
     drop_spares(a);
+    memkit__fresh(a->first.base, (size_t)(a->first.end - a->first.base)); /* the caller's again */
     a->pub.ptr = a->pub.end = NULL;
     if (!a->callers_memory)
         free(a);
@@ -338,13 +371,12 @@ void memkit_arena_reset(memkit_arena *pub)
     size_t used = used_bytes(a);
     if (a->bigs == NULL && a->chunk->prev == &a->first && a->first.base == a->first.end &&
         a->chunk->bytes <= a->keep_bytes && a->spare_bytes <= a->keep_bytes - a->chunk->bytes) {
-        a->pub.ptr =
-            a->chunk->base; /* the usual case: one chunk, kept, and it stays the current one */
+        take_back(a, a->chunk->base); /* the usual case: one chunk, kept, and it stays current */
     } else {
         pop_bigs(a, 0);
         while (a->chunk != &a->first)
             pop_chunk(a, a->keep_bytes);
-        a->pub.ptr = a->first.base;
+        take_back(a, a->first.base);
     }
     /* A request that left the next chunk half empty was smaller than the arena had learned. */
     if (used < a->next_bytes / 4 && a->next_bytes / 2 >= a->first_bytes)
@@ -408,7 +440,8 @@ void memkit_arena_rewind(memkit_arena *pub, memkit_arena_mark m)
     pop_bigs(a, (size_t)m.bigs);
     while (a->chunk != m.chunk)
         pop_chunk(a, a->keep_bytes);
-    a->pub.ptr = a->fence = m.ptr;
+    take_back(a, m.ptr);
+    a->fence = m.ptr;
     a->fence_bigs = a->big_count;
     a->dead_after = m.serial;
     a->dead_until = a->serial - 1;

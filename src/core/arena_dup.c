@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/internal.h"
+#include "core/track.h"
 
 void *memkit_arena_alloc_aligned(memkit_arena *a, size_t n, size_t align)
 {
@@ -30,7 +31,12 @@ void *memkit_arena_alloc_aligned(memkit_arena *a, size_t n, size_t align)
         return NULL;
     }
     char *p = memkit_arena_alloc(a, padded);
-    return p == NULL ? NULL : p + (-(uintptr_t)p & (align - 1));
+    if (p == NULL)
+        return NULL;
+    size_t before = (size_t)(-(uintptr_t)p & (align - 1));
+    memkit__hide(p, before);
+    memkit__hide(p + before + n, padded - before - n);
+    return p + before;
 }
 
 void *memkit_arena_calloc(memkit_arena *a, size_t n, size_t size)

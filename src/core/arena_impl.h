@@ -10,6 +10,7 @@
 
 #include "core/arena.h"
 #include "core/internal.h"
+#include "core/track.h"
 
 #define ALIGN MEMKIT_ARENA_ALIGN
 
@@ -63,6 +64,23 @@ typedef struct {
 static inline size_t round_up(size_t n)
 {
     return (n + (ALIGN - 1)) & ~(size_t)(ALIGN - 1);
+}
+
+/* Where a tool looks on, so many hidden bytes lie behind each block, and an overrun is seen. */
+enum { REDZONE = MEMKIT__TRACKED ? 16 : 0 };
+
+/* What a block of n bytes takes. */
+static inline size_t block_bytes(size_t n)
+{
+    return round_up(n) + REDZONE;
+}
+
+/* The free rest of the current chunk begins at ptr. Where a tool looks on, the inline path sees
+ * none of it: the program may be compiled without knowing of the tool, and it could not be told. */
+static inline void free_from(arena *a, char *ptr)
+{
+    a->pub.ptr = ptr;
+    a->pub.end = MEMKIT__TRACKED ? ptr : a->chunk->end;
 }
 
 #define CHUNK_HEADER ((sizeof(chunk) + ALIGN - 1) & ~(size_t)(ALIGN - 1))

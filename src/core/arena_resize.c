@@ -11,20 +11,29 @@ static bool resize_last(arena *a, char *p, size_t old_n, size_t n)
 {
     if (a->fence > a->chunk->base && a->fence <= a->chunk->end && p < a->fence)
         return false;
-    size_t room = (size_t)(a->pub.end - a->chunk->base);
-    if (old_n > room || p < a->chunk->base || p > a->pub.ptr || p + round_up(old_n) != a->pub.ptr ||
-        n > (size_t)(a->pub.end - p))
+    size_t room = (size_t)(a->chunk->end - a->chunk->base);
+    if (old_n > room || p < a->chunk->base || p > a->pub.ptr ||
+        p + block_bytes(old_n) != a->pub.ptr || block_bytes(n) > (size_t)(a->chunk->end - p))
         return false;
-    a->pub.ptr = p + round_up(n);
+    free_from(a, p + block_bytes(n));
     return true;
+}
+
+/* Tells the tools of a block that stayed where it is. */
+static void resized(char *p, size_t old_n, size_t n)
+{
+    if (n <= old_n)
+        memkit__hide(p + n, round_up(old_n) - n);
+    else
+        memkit__fresh(p + old_n, n - old_n);
 }
 
 /* The same for the last big block, where no mark was saved since: malloc may extend it, and at
  * worst moves it without leaving a hole behind. NULL with errno where it fails. */
-static void *resize_big(arena *a, size_t n)
+static void *resize_big(arena *a, size_t old_n, size_t n)
 {
     big *b = a->bigs;
-    size_t need = round_up(n), bytes = need + BIG_HEADER;
+    size_t need = block_bytes(n), bytes = need + BIG_HEADER;
     if (bytes > b->bytes && a->max_bytes != 0 && bytes - b->bytes > a->max_bytes - a->held_bytes) {
         errno = ENOMEM;
         return NULL;
@@ -40,7 +49,10 @@ static void *resize_big(arena *a, size_t n)
     moved->used = need;
     a->bigs = moved;
     memkit__arena_show(a);
-    return (char *)moved + BIG_HEADER;
+    char *p = (char *)moved + BIG_HEADER;
+    resized(p, old_n, n);
+    memkit__hide(p + n, need - n);
+    return p;
 }
 
 void *memkit_arena_realloc(memkit_arena *pub, void *p, size_t old_n, size_t n)
@@ -56,12 +68,16 @@ void *memkit_arena_realloc(memkit_arena *pub, void *p, size_t old_n, size_t n)
         return NULL;
     }
     arena *a = (arena *)pub;
-    if (resize_last(a, p, old_n, n) || n <= old_n)
+    if (resize_last(a, p, old_n, n) || n <= old_n) {
+        resized(p, old_n, n);
         return p;
+    }
     if (a->big_count > a->fence_bigs && p == (char *)a->bigs + BIG_HEADER)
-        return resize_big(a, n);
+        return resize_big(a, old_n, n);
     void *copy = memkit_arena_alloc(pub, n);
-    if (copy != NULL)
-        memcpy(copy, p, old_n);
+    if (copy == NULL)
+        return NULL;
+    memcpy(copy, p, old_n);
+    memkit__hide(p, old_n);
     return copy;
 }

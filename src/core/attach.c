@@ -77,6 +77,16 @@ const memkit__prof_table *memkit__prof(void)
     return atomic_load_explicit(&prof, memory_order_relaxed);
 }
 
+void memkit__attach_hold(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+void memkit__attach_let_go(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
 __attribute__((constructor)) static void begin(void)
 {
     (void)memkit__prof();

@@ -79,4 +79,8 @@ const memkit__prof_table *memkit__prof(void);
 /* The same, but NULL also where that does not see the calls of malloc. */
 const memkit__prof_table *memkit__counting_prof(void);
 
+/* For fork.c: nobody is looking meanwhile. */
+void memkit__attach_hold(void);
+void memkit__attach_let_go(void);
+
 #endif

@@ -128,6 +128,18 @@ static void shard_destroy(memkit__lru_shard *s)
     pthread_mutex_destroy(&s->mutex);
 }
 
+void memkit__lru_mutex_init(pthread_mutex_t *mutex)
+{
+    pthread_mutexattr_t attr;
+    pthread_mutexattr_init(&attr);
+#ifdef __GLIBC__
+    /* Critical sections are some 100 ns: spinning beats sleeping. */
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+#endif
+    pthread_mutex_init(mutex, &attr);
+    pthread_mutexattr_destroy(&attr);
+}
+
 static int shard_init(memkit_lru *c, memkit__lru_shard *s, size_t entries, size_t bytes)
 {
     memset(s, 0, c->shard_stride);
@@ -147,14 +159,7 @@ static int shard_init(memkit_lru *c, memkit__lru_shard *s, size_t entries, size_
         memkit__lru_table_free(&s->index.now);
         return -1;
     }
-    pthread_mutexattr_t attr;
-    pthread_mutexattr_init(&attr);
-#ifdef __GLIBC__
-    /* Critical sections are some 100 ns: spinning beats sleeping. */
-    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
-#endif
-    pthread_mutex_init(&s->mutex, &attr);
-    pthread_mutexattr_destroy(&attr);
+    memkit__lru_mutex_init(&s->mutex);
     return 0;
 }
 
@@ -235,6 +240,8 @@ memkit_lru *memkit_lru_new(const memkit_lru_opts *opts)
         return NULL;
     }
     bool locked = opts->shards != MEMKIT_LRU_UNLOCKED;
+    if (locked && memkit__fork_ready(MEMKIT__LRU, &memkit__lru_fork) != 0)
+        return NULL;
     size_t expect = opts->expect_entry_bytes == 0 ? DEFAULT_EXPECT : opts->expect_entry_bytes;
     memkit_lru draft = {.shard_count = locked && opts->shards > 0 ? opts->shards : 1,
                         .locked = locked,

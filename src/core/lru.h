@@ -11,6 +11,7 @@
 
 #include <memkit/lru.h>
 
+#include "core/fork.h"
 #include "core/internal.h"
 #include "core/lru_index.h"
 #include "core/registry.h"
@@ -75,7 +76,8 @@ typedef struct {
 
 typedef struct memkit__lru_shard {
     pthread_mutex_t mutex;
-    bool locked; /* never changes */
+    memkit__open open; /* memkit_lru_each is running the user's code under the mutex */
+    bool locked;       /* never changes */
     bool has_ttl;
     bool resizing; /* a resize is under way, and the index stays what it counts on */
     bool sinking;  /* it evicts, and each set evicts one for the one it stores */
@@ -134,7 +136,8 @@ struct memkit_lru {
     memkit_lru_evict_fn on_evict;
     void *arg;
     pthread_mutex_t resize_lock;
-    _Atomic uintptr_t resizer;             /* thread whose resize is under way; 0: none */
+    _Atomic uintptr_t resizer; /* thread whose resize is under way; 0: none */
+    memkit__open resize_open;  /* the resize lock is held: a fork does not wait for its end */
     _Atomic size_t max_entries, max_bytes; /* as asked */
     size_t expect_entry_bytes;
     size_t control_bytes; /* of this block, a shard's share */
@@ -375,6 +378,12 @@ size_t memkit__lru_wanted_index(const memkit_lru *c, size_t shard_entries, size_
 
 /* Milliseconds on the cache's clock; 0 without a ttl. Calls the user's clock. */
 uint64_t memkit__lru_now(const memkit_lru *c);
+
+/* lru_fork.c - what a fork holds of every cache that has locks */
+extern const memkit__fork_ops memkit__lru_fork;
+
+/* lru.c - a shard's mutex, of the kind that suits. */
+void memkit__lru_mutex_init(pthread_mutex_t *mutex);
 
 /* lru_check.c - walks everything. NULL, or what is broken. Takes the locks; O(n). For tests. */
 const char *memkit__lru_check(memkit_lru *c);

@@ -14,6 +14,7 @@ int memkit_lru_each(memkit_lru *c, memkit_lru_each_fn fn, void *arg)
     for (uint32_t i = 0; result == 0 && i < c->shard_count; i++) {
         memkit__lru_shard *s = memkit__lru_shard_at(c, i);
         memkit__lru_lock(s);
+        memkit__open_set(&s->open); /* the walk changes nothing */
         for (uint32_t handle = s->ends.next; handle != 0 && result == 0;) {
             const memkit__lru_entry *e = memkit__lru_at(s, handle);
             if (!s->has_ttl || memkit__lru_expiry(e) > now) {
@@ -24,6 +25,7 @@ int memkit_lru_each(memkit_lru *c, memkit_lru_each_fn fn, void *arg)
             }
             handle = e->next;
         }
+        memkit__open_clear(&s->open);
         memkit__lru_unlock(s);
     }
     return result;

@@ -325,9 +325,11 @@ int memkit_lru_resize(memkit_lru *c, size_t max_entries, size_t max_bytes)
     }
     if (c->locked)
         pthread_mutex_lock(&c->resize_lock);
+    memkit__open_set(&c->resize_open); /* what a child makes of a half done one: lru_fork.c */
     c->resizer = self;
     int error = resize(c, max_entries, max_bytes);
     c->resizer = 0;
+    memkit__open_clear(&c->resize_open);
     if (c->locked)
         pthread_mutex_unlock(&c->resize_lock);
     if (error == DONE)

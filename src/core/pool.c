@@ -1,19 +1,18 @@
 /* pool.c - pool of byte buffers: get and put. Life and figures are in pool_life.c.
  *
- *      thread A                thread B                 a buffer:  header (pool's slab) -> data
- * block
- *     +-----------------+     +-----------------+                                         (malloc)
- *     | cache           |     | cache           |
- *     | bin 0    64 B   |     | bin 0           |    get: bin, else depot (a batch), else malloc
- *     | bin 1    80 B   |     |  ...            |    put: bin, and where the quota is full the
- * bin's |  ...            |     | quota           |         older half to the depot | quota |
- * +-----------------+
- *     +-----------------+              |
- *              |        lock           |             reserved = depot bytes + quotas of all caches
- *     +----------------------------------------+              <= max_held_bytes, always
- *     | depot   bin 0, 1, ... by age           |     held     <= reserved
- *     | free headers, uses, retired counts     |
- *     +----------------------------------------+
+ *     thread A             thread B             a buffer: header (pool's slab) -> block (malloc)
+ *     +--------------+     +--------------+
+ *     | cache        |     | cache        |     get: bin; else the depot, a batch; else malloc
+ *     | bin 0   64 B |     | bin 0        |     put: bin; and where max_thread_bytes is reached,
+ *     | bin 1   80 B |     | ...          |          half of the bin's to the depot
+ *     | ...          |     |              |
+ *     | quota        |     | quota        |     reserved = depot bytes + quotas of all caches
+ *     +--------------+     +--------------+              <= max_held_bytes, always
+ *             |      lock         |             held     <= reserved
+ *     +-----------------------------------+
+ *     | depot   bin 0, 1, ... by age      |
+ *     | free headers, uses, retired counts|
+ *     +-----------------------------------+
  *
  * A bin holds buffers whose blocks have exactly the class's size, so a block is found without a
  * search; growth of a pooled buffer stays within the classes. Blocks larger than max_buf_bytes are
@@ -23,7 +22,7 @@
  * pool's lock and has claimed it; all else of a pool, under its lock. See pool_cache.c.
  *
  * Invariants (memkit__pool_check): a bin's count and bytes are its list's; held <= quota; reserved
- * as above; every header is out, in one bin, in one depot bin or free.
+ * as above; every header is out, in one bin, in one depot bin or free (or lost, see pool_fork.c).
  */
 #include <memkit/pool.h>
 
@@ -33,6 +32,7 @@
 
 #include "core/buf.h"
 #include "core/pool.h"
+#include "core/track.h"
 
 enum {
     QUOTA_STEP = 64 << 10,   /* reserved at a time */
@@ -52,14 +52,17 @@ static inline bool enter(memkit__cache *c)
 {
     atomic_store_explicit(&c->busy, 1, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst); /* the fence proper is the claimer's membarrier */
-    if (MEMKIT_LIKELY(atomic_load_explicit(&c->claimed, memory_order_acquire) == 0))
+    if (MEMKIT_LIKELY(atomic_load_explicit(&c->claimed, memory_order_acquire) == 0)) {
+        memkit__after(&c->claimed);
         return true;
+    }
     atomic_store_explicit(&c->busy, 0, memory_order_release);
     return false;
 }
 
 static inline void leave(memkit__cache *c)
 {
+    memkit__before(&c->busy);
     atomic_store_explicit(&c->busy, 0, memory_order_release);
 }
 
@@ -68,6 +71,7 @@ static inline memkit_buf *hand_out(memkit_buf *b)
 {
     b->cap = b->held_cap;
     b->state = memkit__buf_state(b, MEMKIT__BUF_LIVE);
+    memkit__take(b->pool, b->data, b->cap + 1);
     b->data[0] = '\0';
     return b;
 }
@@ -76,6 +80,7 @@ static inline memkit_buf *hand_out(memkit_buf *b)
 static inline void take_in(memkit_buf *b)
 {
     b->state = memkit__buf_state(b, MEMKIT__BUF_HELD);
+    memkit__give(b->pool, b->data, b->cap + 1);
     b->held_cap = b->cap;
     b->len = b->cap = b->peak_len = b->max_len = 0;
 }
@@ -98,6 +103,8 @@ static void sweep_the_still(memkit_pool *p, memkit__cache *own, uint64_t now)
 
 static void look(memkit_pool *p, memkit__cache *c)
 {
+    if (MEMKIT_UNLIKELY(atomic_load_explicit(&p->sweeper_lost, memory_order_relaxed)))
+        memkit__sweeper_restart(p);
     uint64_t now = memkit__now_ms();
     bool others = now - memkit__read(&p->others_swept) >= p->idle_ms;
     bool sweep = others || now - memkit__read(&c->last_look) >= p->idle_ms ||
@@ -364,6 +371,22 @@ void memkit_pool_put(memkit_pool *p, memkit_buf *b)
 
 /* ---- a pooled buffer's own operations ---- */
 
+/* A tool must hear of the old block's end before another thread may have that memory. */
+static char *resize_block(memkit_buf *b, size_t block)
+{
+    if (!MEMKIT__TRACKED)
+        return realloc(b->data, block);
+    char *data = malloc(block);
+    if (data == NULL)
+        return NULL;
+    memcpy(data, b->data, b->cap + 1);
+    memkit__take(b->pool, data, block);
+    memkit__show(data, b->cap + 1);
+    memkit__give(b->pool, b->data, b->cap + 1);
+    free(b->data);
+    return data;
+}
+
 static int pooled_grow(memkit_buf *b, size_t cap_wanted)
 {
     size_t block;
@@ -376,7 +399,7 @@ static int pooled_grow(memkit_buf *b, size_t cap_wanted)
         class_index = memkit__class_of(block);
         block = memkit__class_bytes(class_index);
     }
-    char *data = realloc(b->data, block);
+    char *data = resize_block(b, block);
     if (data == NULL)
         return -1;
     pthread_mutex_lock(&b->pool->lock);

@@ -10,6 +10,7 @@
 #include <memkit/pool.h>
 
 #include "core/counter.h"
+#include "core/fork.h"
 #include "core/internal.h"
 #include "core/registry.h"
 
@@ -122,12 +123,14 @@ struct memkit_pool {
     memkit__cache *caches;
     memkit__headers *headers;
     memkit_buf *free_headers;
+    size_t lost_headers;         /* in a fork: in caches that could not be claimed */
     memkit__pool_counts retired; /* of threads that ended, and of calls without a cache */
     uint64_t uses[MEMKIT__CLASSES], uses_total; /* halved now and then, so the recent weigh more */
 
     pthread_t sweeper; /* opts.background */
     pthread_cond_t sweeper_wakes;
     bool has_sweeper, stopping;
+    atomic_bool sweeper_lost; /* in a fork: the next look at the clock starts another */
 
     memkit__node node;
     char name[];
@@ -178,6 +181,12 @@ bool memkit__cache_owned(const memkit__cache *c, const memkit__cache *own);
  * membarrier(2) waits for a grace period of the kernel's, some 20 ms. */
 void memkit__caches_prepare(void);
 
+/* For pool_fork.c: the link lock, and with it and the pool's lock held, in a child: takes apart
+ * what threads left that are no more. Those not claimed are let go of as they are. */
+void memkit__links_hold(void);
+void memkit__links_let_go(bool in_child);
+void memkit__caches_orphaned(memkit_pool *p);
+
 /* Drops what every cache holds, unlinks and frees it. Takes the locks: no call is under way, but
  * threads may be ending. */
 void memkit__caches_free(memkit_pool *p);
@@ -209,6 +218,12 @@ size_t memkit__shrink(memkit_pool *p, memkit__cache *own, size_t keep_bytes);
 size_t memkit__held_bytes(memkit_pool *p);
 /* Takes over a cache's record of uses and, with enough of them, chooses the calibrated size. */
 void memkit__calibrate(memkit_pool *p, memkit__cache *c);
+
+/* pool_life.c - in the child of a fork: starts the pool's own thread again, where it can. */
+void memkit__sweeper_restart(memkit_pool *p);
+
+/* pool_fork.c - what a fork holds of every pool */
+extern const memkit__fork_ops memkit__pool_fork;
 
 /* NULL when every invariant holds, else what is broken. No call may be under way. For tests. */
 const char *memkit__pool_check(memkit_pool *p);

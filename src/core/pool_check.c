@@ -93,7 +93,7 @@ const char *memkit__pool_check(memkit_pool *p)
     size_t free_headers = 0;
     for (const memkit_buf *b = p->free_headers; b != NULL; b = b->next)
         free_headers++;
-    if (free_headers + total.buffers + s.live_buffers != headers_in_all(p))
-        return "a header is neither out, nor waiting, nor free";
+    if (free_headers + total.buffers + s.live_buffers + p->lost_headers != headers_in_all(p))
+        return "a header is neither out, nor waiting, nor free, nor lost in a fork";
     return NULL;
 }

@@ -11,6 +11,7 @@
 
 #include "core/buf.h"
 #include "core/pool.h"
+#include "core/track.h"
 
 enum {
     DEFAULT_HELD = 64 << 20,
@@ -127,6 +128,15 @@ static int start_sweeper(memkit_pool *p)
     return error;
 }
 
+void memkit__sweeper_restart(memkit_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    /* Where no thread can be had, calls go on giving back what is idle, and ask again. */
+    if (atomic_load(&p->sweeper_lost) && start_sweeper(p) == 0)
+        atomic_store(&p->sweeper_lost, false);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static bool options_ok(const memkit_pool_opts *opts)
 {
     return MEMKIT__RESERVED_OK(opts) && opts->background <= 1 &&
@@ -163,6 +173,7 @@ static uint64_t next_id(void)
 
 static void destroy(memkit_pool *p)
 {
+    memkit__group_end(p);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }
@@ -184,6 +195,8 @@ memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
         errno = EINVAL;
         return NULL;
     }
+    if (memkit__fork_ready(MEMKIT__POOL, &memkit__pool_fork) != 0)
+        return NULL;
     memkit__caches_prepare();
     const char *name = opts->name != NULL ? opts->name : "pool";
     size_t bytes = (sizeof(memkit_pool) + strlen(name) + 1 + 63) & ~(size_t)63;
@@ -197,6 +210,12 @@ memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
     p->depot_due = UINT64_MAX;
     set_options(p, opts);
     pthread_mutex_init(&p->lock, NULL);
+    memkit__group_new(p);
+    memkit__unordered(&p->calibrated_class, sizeof p->calibrated_class);
+    memkit__unordered(&p->depot_filled, sizeof p->depot_filled);
+    memkit__unordered(&p->depot_due, sizeof p->depot_due);
+    memkit__unordered(&p->others_swept, sizeof p->others_swept);
+    memkit__unordered(&p->sweeper_lost, sizeof p->sweeper_lost);
     int error = opts->background ? start_sweeper(p) : 0;
     if (error != 0) {
         destroy(p);
@@ -236,16 +255,17 @@ static void pool_free(memkit_pool *p)
 {
     memkit_pool_stats_t now;
     stats(p, &now);
-    bool is_default = p == atomic_load_explicit(&default_pool, memory_order_relaxed);
+    bool is_default = p == atomic_load(&default_pool);
     if (now.live_buffers != 0 || is_default) {
         memkit__fault(is_default ? "memkit_pool_free: \"%s\" is the default pool"
                                  : "memkit_pool_free: buffers of pool \"%s\" are still out",
                       p->name);
         return;
     }
-    memkit__unregister(MEMKIT__POOL, &p->node);
     stop_sweeper(p);
     memkit__caches_free(p);
+    /* Only now, so that a fork never finds a cache linked whose pool it does not hold. */
+    memkit__unregister(MEMKIT__POOL, &p->node);
     free_held(p);
     destroy(p);
 }
@@ -256,20 +276,20 @@ void memkit_pool_free(memkit_pool *p)
         p->ops->free(p);
 }
 
-/* Of threads that come first at once each makes one, and one of them stays: no lock that a fork
- * could leave taken, and a call that finds no memory leaves the next to try again. */
+/* No lock and no pthread_once, which a fork might leave taken, or begun, in the child. */
+static memkit_pool *make_default(void)
+{
+    memkit_pool *mine = memkit_pool_new(&(memkit_pool_opts){.name = "default"}), *first = NULL;
+    if (mine == NULL || atomic_compare_exchange_strong(&default_pool, &first, mine))
+        return mine;
+    pool_free(mine); /* another thread was faster */
+    return first;
+}
+
 memkit_pool *memkit_pool_default(void)
 {
     memkit_pool *p = atomic_load_explicit(&default_pool, memory_order_acquire);
-    if (MEMKIT_LIKELY(p != NULL))
-        return p;
-    memkit_pool *fresh = memkit_pool_new(&(memkit_pool_opts){.name = "default"});
-    if (fresh == NULL)
-        return NULL;
-    if (atomic_compare_exchange_strong(&default_pool, &p, fresh))
-        return fresh;
-    memkit_pool_free(fresh);
-    return p;
+    return MEMKIT_LIKELY(p != NULL) ? p : make_default();
 }
 
 static const struct memkit__pool_ops own_ops = {memkit__pool_get, memkit__pool_put, trim, stats,

@@ -1,13 +1,19 @@
-/* registry.c - see registry.h. One doubly linked list a kind, one mutex for all; no allocation. */
+/* registry.c - see registry.h. One doubly linked list a kind, one mutex for all; no allocation.
+ *
+ * A walk holds the lock, and calls what waits for objects' locks, under which the user's code may
+ * run; it changes nothing, so it marks the lock open, and a fork does not wait for it (fork.h).
+ */
 #include "core/registry.h"
 
 #include "core/attach.h"
+#include "core/fork.h"
 
 #include <pthread.h>
 #include <stddef.h>
 
 struct memkit__registry {
     pthread_mutex_t lock;
+    memkit__open open;
     struct {
         memkit__node *first, *last;
         unsigned count;
@@ -48,10 +54,30 @@ void memkit__unregister(memkit__kind kind, memkit__node *node)
     pthread_mutex_unlock(&home->lock);
 }
 
-void memkit__each(memkit__kind kind, void (*fn)(void *arg, const memkit__node *node), void *arg)
+void memkit__each_held(memkit__kind kind, void (*fn)(void *arg, const memkit__node *node),
+                       void *arg)
 {
-    pthread_mutex_lock(&registry.lock);
     for (const memkit__node *node = registry.lists[kind].first; node != NULL; node = node->next)
         fn(arg, node);
+}
+
+void memkit__each(memkit__kind kind, void (*fn)(void *arg, const memkit__node *node), void *arg)
+{
+    (void)memkit__fork_ready(kind, NULL); /* without, the lock might stay taken in a child */
+    pthread_mutex_lock(&registry.lock);
+    memkit__open_set(&registry.open);
+    memkit__each_held(kind, fn, arg);
+    memkit__open_clear(&registry.open);
     pthread_mutex_unlock(&registry.lock);
+}
+
+void memkit__registry_hold(void)
+{
+    memkit__fork_lock(&registry.lock, &registry.open);
+}
+
+void memkit__registry_let_go(bool in_child)
+{
+    if (memkit__fork_unlock(&registry.lock, &registry.open, in_child))
+        pthread_mutex_init(&registry.lock, NULL);
 }

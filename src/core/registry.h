@@ -1,4 +1,5 @@
-/* registry.h - the list of living pools, caches and named arenas, for metrics and the attach table.
+/* registry.h - the list of living pools, caches and named arenas, for metrics, the attach table and
+ * what a fork has to hold.
  *
  * An object embeds a memkit__node and registers it when it is complete, unregisters it before it
  * dies. The registry's lock is taken before an object's own lock, never after: an object must not
@@ -7,6 +8,7 @@
 #ifndef MEMKIT_CORE_REGISTRY_H
 #define MEMKIT_CORE_REGISTRY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef enum { MEMKIT__POOL, MEMKIT__LRU, MEMKIT__ARENA, MEMKIT__KINDS } memkit__kind;
@@ -27,5 +29,12 @@ void memkit__unregister(memkit__kind kind, memkit__node *node);
 
 /* Calls fn for each object of a kind, oldest first, with the registry locked. */
 void memkit__each(memkit__kind kind, void (*fn)(void *arg, const memkit__node *node), void *arg);
+
+/* For fork.c: nothing changes from hold to let_go. memkit__each_held is memkit__each between the
+ * two. */
+void memkit__registry_hold(void);
+void memkit__registry_let_go(bool in_child);
+void memkit__each_held(memkit__kind kind, void (*fn)(void *arg, const memkit__node *node),
+                       void *arg);
 
 #endif

@@ -19,6 +19,14 @@
  *   memkit__take(g, p, n)    p is handed out: from now on it is the caller's block (and fresh)
  *   memkit__give(g, p, n)    p came back: hidden until shown
  *   memkit__retake(g, p, old_n, n)   its size changed; its content stays
+ *
+ * Groups are for blocks that somebody gives back one by one. An arena's go together and need not be
+ * remembered: memcheck would call each of them lost. They are shown and hidden, and no more.
+ *
+ * For helgrind, which does not see the order that two plain accesses and a membarrier make:
+ *
+ *   memkit__before(p), memkit__after(p)    what came before the first comes before the second
+ *   memkit__unordered(p, n)                atomics, which need no order
  */
 #ifndef MEMKIT_CORE_TRACK_H
 #define MEMKIT_CORE_TRACK_H
@@ -85,8 +93,13 @@ static inline void memkit__retake(const void *group, const void *p, size_t old_n
     memkit__show(p, n);
 }
 
+#define memkit__before(p)       ((void)(p))
+#define memkit__after(p)        ((void)(p))
+#define memkit__unordered(p, n) ((void)(p), (void)(n))
+
 #elif defined(MEMKIT_TRACK_VALGRIND)
 
+#include <valgrind/helgrind.h>
 #include <valgrind/memcheck.h>
 #include <valgrind/valgrind.h>
 
@@ -134,6 +147,21 @@ static inline void memkit__retake(const void *group, const void *p, size_t old_n
     VALGRIND_MEMPOOL_CHANGE(group, p, p, n);
 }
 
+static inline void memkit__before(const volatile void *p)
+{
+    ANNOTATE_HAPPENS_BEFORE(p);
+}
+
+static inline void memkit__after(const volatile void *p)
+{
+    ANNOTATE_HAPPENS_AFTER(p);
+}
+
+static inline void memkit__unordered(const volatile void *p, size_t n)
+{
+    VALGRIND_HG_DISABLE_CHECKING(p, n);
+}
+
 #else
 
 #define MEMKIT__TRACKED 0
@@ -146,6 +174,9 @@ static inline void memkit__retake(const void *group, const void *p, size_t old_n
 #define memkit__take(g, p, n)      ((void)(g), (void)(p), (void)(n))
 #define memkit__give(g, p, n)      ((void)(g), (void)(p), (void)(n))
 #define memkit__retake(g, p, o, n) ((void)(g), (void)(p), (void)(o), (void)(n))
+#define memkit__before(p)          ((void)(p))
+#define memkit__after(p)           ((void)(p))
+#define memkit__unordered(p, n)    ((void)(p), (void)(n))
 
 #endif
 #endif
