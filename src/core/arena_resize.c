@@ -19,6 +19,15 @@ static bool resize_last(arena *a, char *p, size_t old_n, size_t n)
     return true;
 }
 
+/* For certain: of an older chunk, and of big blocks, it is not known once a mark was saved. */
+static bool is_newer_than_marks(const arena *a, const char *p)
+{
+    const chunk *c = a->chunk;
+    if (p < c->base || p >= c->end)
+        return a->fence == NULL;
+    return a->fence <= c->base || a->fence > c->end || p >= a->fence;
+}
+
 /* Tells the tools of a block that stayed where it is. */
 static void resized(char *p, size_t old_n, size_t n)
 {
@@ -78,6 +87,7 @@ void *memkit_arena_realloc(memkit_arena *pub, void *p, size_t old_n, size_t n)
     if (copy == NULL)
         return NULL;
     memcpy(copy, p, old_n);
-    memkit__hide(p, old_n);
+    if (is_newer_than_marks(a, p))
+        memkit__hide(p, old_n); /* else a rewind finds it as it was */
     return copy;
 }
