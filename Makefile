@@ -302,7 +302,7 @@ ifeq ($(MEMKIT_TRACK),valgrind)
 valgrind: $(VALGRIND_TESTS) $(B)/tests/test_fork $(CORE_SO)
 	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND) --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=all' \
 	    tests/run.sh $(VALGRIND_TESTS)
-	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND)' tests/run.sh $(B)/tests/test_fork # children end with all they have
+	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND) --fair-sched=yes' tests/run.sh $(B)/tests/test_fork # children end with all they have
 helgrind: $(HELGRIND_TESTS) $(CORE_SO)
 	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND) --tool=helgrind --history-level=approx' tests/run.sh $(HELGRIND_TESTS)
 else
