@@ -89,6 +89,9 @@ static void realloc_across_a_mark(void **state)
         char *p = memkit_arena_alloc(a, n);
         memset(p, 'p', n);
         memkit_arena_mark m = memkit_arena_save(a);
+        assert_ptr_equal(memkit_arena_realloc(a, p, n, n / 2),
+                         p); /* smaller, and back at the mark */
+        memkit_arena_rewind(a, m);
         char *grown = memkit_arena_realloc(a, p, n, n * 64);
         assert_non_null(grown);
         memset(grown, 'g', n * 64);

@@ -103,7 +103,7 @@ static void *make_with_pinned_key(void)
 static void *make_told(void)
 {
     memkit_lru *c = make(&(memkit_lru_opts){
-        .max_entries = 30, .max_bytes = 64 << 10, .on_evict = told, .ttl_ms = 1});
+        .max_entries = 30, .max_bytes = 64 << 10, .on_evict = told, .ttl_ms = 1000000});
     fill(c, 0, 40, 200);
     return c;
 }

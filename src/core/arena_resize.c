@@ -19,21 +19,20 @@ static bool resize_last(arena *a, char *p, size_t old_n, size_t n)
     return true;
 }
 
-/* For certain: of an older chunk, and of big blocks, it is not known once a mark was saved. */
-static bool is_newer_than_marks(const arena *a, const char *p)
+/* True where p may be older than a mark: a rewind brings its bytes back as they were, so that no
+ * tool may call them gone. */
+static bool may_return(const arena *a, const char *p)
 {
-    const chunk *c = a->chunk;
-    if (p < c->base || p >= c->end)
-        return a->fence == NULL;
-    return a->fence <= c->base || a->fence > c->end || p >= a->fence;
+    bool newer = a->fence >= a->chunk->base && a->fence <= p && p < a->chunk->end;
+    return a->fence != NULL && !newer;
 }
 
 /* Tells the tools of a block that stayed where it is. */
-static void resized(char *p, size_t old_n, size_t n)
+static void resized(const arena *a, char *p, size_t old_n, size_t n)
 {
-    if (n <= old_n)
+    if (n <= old_n && !may_return(a, p))
         memkit__hide(p + n, round_up(old_n) - n);
-    else
+    else if (n > old_n)
         memkit__fresh(p + old_n, n - old_n);
 }
 
@@ -59,7 +58,7 @@ static void *resize_big(arena *a, size_t old_n, size_t n)
     a->bigs = moved;
     memkit__arena_show(a);
     char *p = (char *)moved + BIG_HEADER;
-    resized(p, old_n, n);
+    resized(a, p, old_n, n);
     memkit__hide(p + n, need - n);
     return p;
 }
@@ -78,16 +77,17 @@ void *memkit_arena_realloc(memkit_arena *pub, void *p, size_t old_n, size_t n)
     }
     arena *a = (arena *)pub;
     if (resize_last(a, p, old_n, n) || n <= old_n) {
-        resized(p, old_n, n);
+        resized(a, p, old_n, n);
         return p;
     }
     if (a->big_count > a->fence_bigs && p == (char *)a->bigs + BIG_HEADER)
         return resize_big(a, old_n, n);
+    bool gone = !may_return(a, p);
     void *copy = memkit_arena_alloc(pub, n);
     if (copy == NULL)
         return NULL;
     memcpy(copy, p, old_n);
-    if (is_newer_than_marks(a, p))
-        memkit__hide(p, old_n); /* else a rewind finds it as it was */
+    if (gone)
+        memkit__hide(p, old_n);
     return copy;
 }
