@@ -159,38 +159,25 @@ void memkit__timing_leave(memkit__stamp entered, const char *function, size_t by
 
 /* ---- the timed functions --------------------------------------------------------------------- */
 
-#define TIMED(name, bytes, type, call)                  \
+#define TIMED(type, name, parameters, bytes, arguments) \
+    static type timed_##name parameters                 \
     {                                                   \
         memkit__stamp entered = memkit__timing_enter(); \
-        type answer = call;                             \
-        memkit__timing_leave(entered, name, bytes);     \
+        type answer = below.name arguments;             \
+        memkit__timing_leave(entered, #name, bytes);    \
         return answer;                                  \
     }
 
-static void *timed_malloc(size_t n) TIMED("malloc", n, void *, below.malloc(n))
+TIMED(void *, malloc, (size_t n), n, (n))
+TIMED(void *, calloc, (size_t n, size_t size), n *size, (n, size)) /* an overflow fails at once */
+TIMED(void *, realloc, (void *p, size_t n), n, (p, n))
+TIMED(int, posix_memalign, (void **out, size_t align, size_t n), n, (out, align, n))
+TIMED(void *, aligned_alloc, (size_t align, size_t n), n, (align, n))
+TIMED(void *, memalign, (size_t align, size_t n), n, (align, n))
+TIMED(void *, valloc, (size_t n), n, (n))
+TIMED(void *, pvalloc, (size_t n), n, (n))
 
-    static void *timed_calloc(size_t n, size_t size)
-        TIMED("calloc", n *size, void *,
-              below.calloc(n, size)) /* where that overflows it fails at once */
-
-    static void *timed_realloc(void *p, size_t n) TIMED("realloc", n, void *, below.realloc(p, n))
-
-        static int timed_posix_memalign(void **out, size_t align, size_t n)
-            TIMED("posix_memalign", n, int, below.posix_memalign(out, align, n))
-
-                static void *timed_aligned_alloc(size_t align, size_t n)
-                    TIMED("aligned_alloc", n, void *, below.aligned_alloc(align, n))
-
-                        static void *timed_memalign(size_t align, size_t n)
-                            TIMED("memalign", n, void *, below.memalign(align, n))
-
-                                static void *timed_valloc(size_t n)
-                                    TIMED("valloc", n, void *, below.valloc(n))
-
-                                        static void *timed_pvalloc(size_t n)
-                                            TIMED("pvalloc", n, void *, below.pvalloc(n))
-
-                                                static void timed_free(void *p)
+static void timed_free(void *p)
 {
     size_t bytes = memkit__usable(p);
     memkit__stamp entered = memkit__timing_enter();
