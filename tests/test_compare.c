@@ -179,6 +179,10 @@ static void the_real_pair_is_compared(void **state)
     must_contain("real/report.json", "\"after\": {");
     must_contain("real/report.json", "\"void\": false");
     must_contain("real/report.json", "\"mallocs_total\"");
+    must_contain("real/report.json", "\"malloc_us_per_request\": ");
+    assert_null(strstr(text, "\"malloc_us_per_request\": null"));
+    must_contain("real/report.html", "</html>");
+    must_contain("real/report.json", "\"before\": {"); /* text is the JSON's again */
     /* Runs without the counters come after this, and have no figures of allocations. */
     char *counted_end = strstr(text, "\"saturation\": {");
     assert_non_null(counted_end);
