@@ -74,9 +74,9 @@ HELPER rlim_t service_files;
 HELPER void service_spawn(service *s, const char *program, const char *const *settings,
                           const char *arg)
 {
-    static const char *const own[] = {"LISTEN_ADDR",      "MAX_WORKERS",    "CACHE_SIZE",
-                                      "WORK_MS",          "DRAIN_MS",       "READ_TIMEOUT_MS",
-                                      "WRITE_TIMEOUT_MS", "IDLE_TIMEOUT_MS"};
+    static const char *const own[] = {"LISTEN_ADDR",      "MAX_WORKERS",      "CACHE_SIZE",
+                                      "WORK_MS",          "DRAIN_MS",         "READ_TIMEOUT_MS",
+                                      "WRITE_TIMEOUT_MS", "DEBUG_TIMEOUT_MS", "IDLE_TIMEOUT_MS"};
     char path[4096];
     int fds[2];
     memset(s, 0, sizeof *s);
@@ -175,7 +175,11 @@ typedef struct {
     char body[64 << 10];
 } answer;
 
-HELPER void client_open_at(client *c, const struct sockaddr *addr, socklen_t len)
+/* receive_buffer in bytes; 0: the kernel's choice. It is set before the connection is made: a
+ * window that was promised must not shrink. Else the client's kernel drops what arrives beyond the
+ * new one, acknowledgements too, and then sends nothing more before the client has read. */
+HELPER void client_open_with(client *c, const struct sockaddr *addr, socklen_t len,
+                             int receive_buffer)
 {
     struct timeval t = {.tv_sec = WAIT_MS / 1000};
     memset(c, 0, sizeof *c);
@@ -185,16 +189,28 @@ HELPER void client_open_at(client *c, const struct sockaddr *addr, socklen_t len
     setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
     int on = 1; /* a request in two pieces must not wait for the first's acknowledgement */
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (receive_buffer != 0)
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
     if (connect(c->fd, addr, len) != 0)
         fail_msg("connect: %s", strerror(errno));
 }
 
-HELPER void client_open(client *c, const service *s)
+HELPER void client_open_at(client *c, const struct sockaddr *addr, socklen_t len)
+{
+    client_open_with(c, addr, len, 0);
+}
+
+HELPER void client_open_small(client *c, const service *s, int receive_buffer)
 {
     struct sockaddr_in a = {.sin_family = AF_INET,
                             .sin_port = htons((uint16_t)s->port),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    client_open_at(c, (const struct sockaddr *)&a, sizeof a);
+    client_open_with(c, (const struct sockaddr *)&a, sizeof a, receive_buffer);
+}
+
+HELPER void client_open(client *c, const service *s)
+{
+    client_open_small(c, s, 0);
 }
 
 HELPER void client_close(client *c)

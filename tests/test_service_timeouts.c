@@ -223,10 +223,9 @@ static void an_idle_connection_is_ended_at_the_idle_timeout_and_a_busy_one_is_no
 static void ask_for_much(client *c, const char *target)
 {
     static char text[100000];
-    int small = 4096, full = 0;
+    int full = 0;
     size_t n = 0;
-    client_open(c, &svc);
-    setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    client_open_small(c, &svc, 4096);
     while (n + 100 < sizeof text)
         n += (size_t)sprintf(text + n, "GET %s" HOST "\r\n", target);
     for (size_t sent = 0; full < 25;) {
@@ -257,7 +256,7 @@ static void a_client_that_does_not_read_is_cut_at_the_write_timeout(void **state
 static void an_answer_under_debug_has_a_timeout_of_its_own(void **state)
 {
     (void)state;
-    static const char *const paths[] = {"/debug/x", "/%64ebug/x", "/debugging"};
+    static const char *const paths[] = {"/debug/pprof/heap?seconds=1", "/%64ebug/x", "/debugging"};
     client c[3];
     start_with(READ(60000), WRITE(300), IDLE(60000), "DEBUG_TIMEOUT_MS=2000");
     double begin = now_s();
