@@ -128,8 +128,8 @@ static size_t write_requests(char *text, size_t count, size_t len, bool query)
     return n;
 }
 
-/* Every length from 1 to 80, so that requests end at, before and behind the end of the service's
- * buffer in every way; and more of each than that buffer and the kernel's first window hold. */
+/* More than the service's buffer holds of every length from 1 to 80, so that its end cuts requests
+ * at many places. */
 static void requests_of_every_length_are_answered_in_order(void **state)
 {
     (void)state;
