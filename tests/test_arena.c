@@ -282,6 +282,24 @@ static void a_defer_may_go_further_back_than_its_rewind(void **state)
     }
 }
 
+/* Then the outer rewind has nothing left to run: what is older than both marks stays. */
+static void defers_older_than_both_marks_do_not_run(void **state)
+{
+    (void)state;
+    char a1[] = "a", b1[] = "b";
+    memkit_arena *a = memkit_arena_new(NULL);
+    order[0] = '\0';
+    memkit_arena_defer(a, note, a1);
+    further f = {a, memkit_arena_save(a), false};
+    memkit_arena_defer(a, note, b1);
+    memkit_arena_mark inner = memkit_arena_save(a);
+    memkit_arena_defer(a, go_further_back, &f);
+    memkit_arena_rewind(a, inner);
+    assert_string_equal(order, "b");
+    memkit_arena_free(a);
+    assert_string_equal(order, "ba");
+}
+
 static void rewind_takes_back_chunks_and_big_blocks(void **state)
 {
     (void)state;
@@ -359,6 +377,27 @@ static void realloc_is_in_place_for_the_last(void **state)
     assert_errno(memkit_arena_realloc(a, moved, 200, SIZE_MAX), NULL, ENOMEM);
     assert_errno(memkit_arena_realloc(a, NULL, 5, 5), NULL, EINVAL);
     assert_string_equal(moved, "123456789");
+    check(a, NULL);
+    memkit_arena_free(a);
+}
+
+static void a_growing_big_block_has_the_room_that_was_only_kept(void **state)
+{
+    (void)state;
+    memkit_arena *a = memkit_arena_new(&(memkit_arena_opts){.first_chunk_bytes = 4096,
+                                                            .max_chunk_bytes = 4096,
+                                                            .keep_bytes = 65536,
+                                                            .max_bytes = 32768});
+    for (int i = 0; i < 12; i++)
+        assert_non_null(memkit_arena_alloc(a, 1000));
+    memkit_arena_reset(a);
+    char *p = memkit_arena_alloc(a, 10000);
+    assert_non_null(p);
+    memset(p, 'p', 10000);
+    assert_null(memkit_arena_realloc(a, p, 10000, 32768));
+    p = memkit_arena_realloc(a, p, 10000, 25000);
+    assert_non_null(p);
+    assert_int_equal(p[9999], 'p');
     check(a, NULL);
     memkit_arena_free(a);
 }
@@ -569,11 +608,13 @@ int main(void)
         cmocka_unit_test(defers_run_last_first_and_once),
         cmocka_unit_test(a_defer_may_use_the_arena),
         cmocka_unit_test(a_defer_may_go_further_back_than_its_rewind),
+        cmocka_unit_test(defers_older_than_both_marks_do_not_run),
         cmocka_unit_test(rewind_takes_back_chunks_and_big_blocks),
         cmocka_unit_test(marks_nest),
         cmocka_unit_test(a_mark_that_was_passed_is_a_fault),
         cmocka_unit_test(realloc_is_in_place_for_the_last),
         cmocka_unit_test(a_growing_big_block_leaves_no_hole),
+        cmocka_unit_test(a_growing_big_block_has_the_room_that_was_only_kept),
         cmocka_unit_test(what_is_older_than_a_mark_survives_its_rewind_whole),
         cmocka_unit_test(any_alignment_is_kept_up_to_a_gibibyte),
         cmocka_unit_test(an_alignment_that_cannot_be_loses_nothing),

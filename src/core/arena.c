@@ -84,14 +84,21 @@ static void drop_spares(arena *a)
     }
 }
 
-static void *take(arena *a, size_t bytes)
+bool memkit__arena_make_room(arena *a, size_t bytes)
 {
     if (over_limit(a, bytes, a->spare_bytes)) { /* they stay, as they would not help */
         errno = ENOMEM;
-        return NULL;
+        return false;
     }
     if (over_limit(a, bytes, 0))
         drop_spares(a);
+    return true;
+}
+
+static void *take(arena *a, size_t bytes)
+{
+    if (!memkit__arena_make_room(a, bytes))
+        return NULL;
     void *block = malloc(bytes);
     if (block == NULL)
         return NULL;
@@ -293,9 +300,13 @@ memkit_arena *memkit_arena_init(void *mem, size_t size, const memkit_arena_opts 
 /* ---- giving back --------------------------------------------------------------------------------
  */
 
-static void run_defers(arena *a, const defer *until)
+static bool mark_alive(const arena *a, const memkit_arena_mark *m);
+
+/* Those since the mark, NULL: all; or fewer, where one of them rewinds past the mark, and has run
+ * the rest. */
+static void run_defers(arena *a, const memkit_arena_mark *m)
 {
-    while (a->defers != until && a->defers != NULL) {
+    while (a->defers != NULL && (m == NULL || (a->defers != m->defers && mark_alive(a, m)))) {
         defer *d = a->defers;
         a->defers = d->prev; /* first, so that a defer may register another */
         d->fn(d->arg);
@@ -434,7 +445,7 @@ void memkit_arena_rewind(memkit_arena *pub, memkit_arena_mark m)
                       (void *)pub);
         return;
     }
-    run_defers(a, m.defers);
+    run_defers(a, &m);
     if (!mark_alive(a, &m)) /* a defer went back further, and all is done */
         return;
     pop_bigs(a, (size_t)m.bigs);

@@ -86,6 +86,10 @@ static inline void free_from(arena *a, char *ptr)
 #define CHUNK_HEADER ((sizeof(chunk) + ALIGN - 1) & ~(size_t)(ALIGN - 1))
 #define BIG_HEADER   ((sizeof(big) + ALIGN - 1) & ~(size_t)(ALIGN - 1))
 
+/* So many bytes more are within max_bytes, once the spares are given up where they are in the way.
+ * False: ENOMEM, and nothing changed. */
+bool memkit__arena_make_room(arena *a, size_t bytes);
+
 /* The figures that other threads read, of a named arena. */
 void memkit__arena_show(arena *a);
 

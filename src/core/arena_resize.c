@@ -42,10 +42,8 @@ static void *resize_big(arena *a, size_t old_n, size_t n)
 {
     big *b = a->bigs;
     size_t need = block_bytes(n), bytes = need + BIG_HEADER;
-    if (bytes > b->bytes && a->max_bytes != 0 && bytes - b->bytes > a->max_bytes - a->held_bytes) {
-        errno = ENOMEM;
+    if (bytes > b->bytes && !memkit__arena_make_room(a, bytes - b->bytes))
         return NULL;
-    }
     big *moved = realloc(b, bytes);
     if (moved == NULL)
         return NULL;
