@@ -290,6 +290,15 @@ static void what_was_idle_goes_back_at_a_later_call(void **state)
     sleep_ms(120);
     memkit_pool_put(p, memkit_pool_get(p, 100)); /* the next call */
     assert_true(stats_of(p).held_bytes < 16384);
+    for (int i = 0; i < 200; i++)
+        b[i] = memkit_pool_get(p, 10000);
+    for (int i = 0; i < 200; i++)
+        memkit_pool_put(p, b[i]);
+    sleep_ms(120);
+    memkit_buf *large =
+        memkit_pool_get(p, 300000); /* a get is one too, where it is not answered at once */
+    assert_true(stats_of(p).held_bytes < 16384);
+    memkit_pool_put(p, large);
     memkit_pool_free(p);
 }
 

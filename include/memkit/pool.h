@@ -9,9 +9,9 @@
  *
  * Every function is thread-safe but memkit_pool_free. Buffers wait for their next use in a cache of
  * the thread that put them, and in a depot of the pool behind it. What was idle for idle_ms goes
- * back to malloc at the next call on the pool, whoever makes it; while less than 64 KiB wait in the
- * calling thread and in the depot, at the latest at the sixteenth, since a look at the clock costs
- * as much as a get.
+ * back to malloc at the next put, or get that the thread's own cache does not answer, whoever makes
+ * it; while less than 64 KiB wait in the calling thread and in the depot, at the latest at the
+ * sixteenth put, since a look at the clock costs as much as a get.
  */
 #ifndef MEMKIT_POOL_H
 #define MEMKIT_POOL_H
@@ -30,7 +30,7 @@ typedef struct {
     size_t
         max_buf_bytes; /* a larger block goes back to malloc at put; default 1 MiB, at most 1 GiB */
     size_t max_thread_bytes; /* most that waits in one thread's cache; default 1 MiB */
-    unsigned idle_ms;     /* what nobody used for so long goes back at a later put; default 1000 */
+    unsigned idle_ms;     /* what nobody used for so long goes back, as said above; default 1000 */
     unsigned background;  /* 1: a thread of the pool's own gives it back, also when no call comes */
     uint64_t reserved[6]; /* zero */
 } memkit_pool_opts;

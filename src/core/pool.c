@@ -219,7 +219,12 @@ memkit_buf *memkit__pool_get(memkit_pool *p, size_t hint)
         memkit__bump(&counts->misses, !hit);
     }
     pthread_mutex_unlock(&p->lock);
-    return b != NULL ? hand_out(b) : NULL;
+    if (b == NULL)
+        return NULL;
+    hand_out(b);
+    if (c != NULL)
+        look(p, c);
+    return b;
 }
 
 static __attribute__((noinline)) memkit_buf *get_slow(memkit_pool *p, size_t hint)

@@ -28,7 +28,8 @@ static MEMKIT__TLS unsigned exit_rounds; /* of key destructors that this thread 
 
 static pthread_mutex_t link_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_key_t exit_key;
-static bool prepared, have_key, have_membarrier; /* set under the link lock */
+static bool prepared, have_membarrier; /* set under the link lock */
+static atomic_bool have_key;           /* until the library is unloaded, or the process ends */
 
 static void unlink_cache(memkit__cache *c)
 {
@@ -96,9 +97,8 @@ void memkit__caches_prepare(void)
 /* A plugin's own copy of the core may be unloaded before its threads end: no destructor then. */
 __attribute__((destructor)) static void forget_key(void)
 {
-    if (have_key)
+    if (atomic_exchange(&have_key, false))
         pthread_key_delete(exit_key);
-    have_key = false;
 }
 
 static memkit__cache *make_cache(memkit_pool *p)
