@@ -51,8 +51,8 @@ MEMKIT_API void memkit_buf_free(memkit_buf *b);
 
 /* Appends n bytes from p, which may lie in b itself. 0, or -1: EINVAL (b NULL, or p NULL with n >
  * 0), EOVERFLOW, ENOMEM, EMSGSIZE (over the buffer's limit); b is unchanged then. Amortized O(n):
- * room doubles up to 1 MiB and grows by a quarter from there, so at most 25 % of a large buffer is
- * spare. */
+ * room doubles up to 1 MiB and grows by a quarter from there; in a pooled buffer it is then rounded
+ * up to the next size the pool has, of which there are four to a doubling. */
 MEMKIT_API int memkit_buf_append(memkit_buf *b, const void *p, size_t n);
 
 /* Appends the string without its '\0'. Errors as memkit_buf_append; EINVAL for NULL. */
