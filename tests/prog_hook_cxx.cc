@@ -301,7 +301,11 @@ int main(int argc, char **argv)
     CHECK((prof != nullptr) == (want != "none"));
     hooked = prof != nullptr && prof->hooked() == 1;
     CHECK(hooked == (want == "hooked"));
-    ::operator delete(::operator new(1)); /* a first look-up that fails has a text allocated */
+    start();
+    void *first = ::operator new(1); /* for which the hook looks around */
+    size_t const bytes = malloc_usable_size(first);
+    ::operator delete(first);
+    counted(1, 1, bytes, bytes);
     every_form_counts_once();
     if (argc < 3)
         failing_calls_ask_the_handler_and_throw();

@@ -257,7 +257,11 @@ __attribute__((noinline, cold)) static void resolve(const void *caller)
     int saved = errno;
     void *fns[OPERATORS] = {0};
     bool here[OPERATORS] = {0};
+    memkit__counts before; /* what looking allocates is none of the program's */
+    bool counting = memkit__trial_begin(&before);
     look_up(fns, caller);
+    if (counting)
+        memkit__trial_end(&before);
     operators ops;
     memcpy(&ops, fns, sizeof ops);
     real = ops;
