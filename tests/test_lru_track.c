@@ -14,8 +14,8 @@ enum { MISUSES = sizeof misuses / sizeof misuses[0] };
 
 static const char *root, *build, *cc;
 static char archive[512]; /* the library at hand */
-/* What is tracked is compiled; the rest may come from the library, if that needs no sanitizer. */
-static char core[600];
+/* Compiled whole: of what clang writes into the library, valgrind 3.19 cannot read the DWARF 5. */
+static const char core[] = "src/core/*.c";
 
 /* Runs a shell command: its exit code (128 for a signal), what it said in `out`. */
 static int run(char *out, size_t room, const char *fmt, ...) MEMKIT_PRINTF(3, 4);
@@ -43,7 +43,7 @@ static void compile(const char *name, const char *flags, const char *sources)
 {
     char out[4000];
     if (run(out, sizeof out,
-            "cd '%s' && %s -std=gnu11 -g %s -Iinclude -Isrc -o '%s/tests/%s' "
+            "cd '%s' && %s -std=gnu11 -gdwarf-4 %s -Iinclude -Isrc -o '%s/tests/%s' "
             "tests/prog_lru_misuse.c %s -pthread 2>&1",
             root, cc, flags, build, name, sources) != 0)
         fail_msg("%s", out);
@@ -105,9 +105,6 @@ static int prepare(void **state)
     cc = getenv("CC");
     if (root != NULL && build != NULL && cc != NULL) {
         snprintf(archive, sizeof archive, "'%s/libmemkit.a'", build);
-        snprintf(core, sizeof core, "%s", SANITIZED ? "src/core/*.c" : "src/core/lru*.c ");
-        if (!SANITIZED)
-            strcat(core, archive);
         return 0;
     }
     fprintf(stderr, "run by `make test`: MEMKIT_ROOT, MEMKIT_BUILD and CC are not set\n");
