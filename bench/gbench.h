@@ -27,7 +27,8 @@
  * Beside the times stand three figures, on the console, in JSON and in CSV (`allocs_per_op`,
  * `bytes_per_op`, `peak_bytes`). They are of the very iterations that were timed:
  *
- *   allocs/op   allocations of all threads of the bench, by all iterations: exact
+ *   allocs/op   allocations of all threads of the bench, by all iterations: exact. Threads that
+ *               the code under test starts itself are not counted
  *   B/op        usable bytes of those: exact
  *   peak B <=   the most that was in use above what was when the loop began, in the whole process:
  *               never below the truth, above it by at most 64 KiB a thread
