@@ -565,6 +565,8 @@ static void *fast_paths_of(void *arg)
 static void two_copies_of_the_core_fork_as_one(void **state)
 {
     (void)state;
+    if (UNDER_ASAN)
+        skip(); /* threads that allocate: as above */
     const char *build = getenv("MEMKIT_BUILD");
     assert_non_null(build);
     char path[1000];
