@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 struct front_worker;
+struct service_request;
 
 /* The lists of deadlines: all in one list wait equally long, so that the first in it is always the
  * first due, and to enter, to leave and to look are O(1). */
@@ -42,7 +43,8 @@ typedef struct front_conn {
     front_timer phase; /* in any list but write's two; in none while a request is worked on */
     front_timer write; /* in FRONT_WRITE, FRONT_DEBUG or none */
     struct front_worker *worker;
-    uint64_t consumed; /* bytes of the requests received whole so far */
+    struct service_request *request; /* from its line on, until it is over; front_http.c's */
+    uint64_t consumed;               /* bytes of the requests received whole so far */
     int fd;
     int unread;   /* bytes in the socket when FRONT_GONE was last looked at */
     uint8_t list; /* the one that phase is in */
