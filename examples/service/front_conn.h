@@ -31,6 +31,7 @@ typedef enum {
     FRONT_KINDS,                /* those four are counted when they end a connection */
     FRONT_SETTLE = FRONT_KINDS, /* answered, and a moment later it is either idle or begun */
     FRONT_GONE,                 /* the client has closed its sending half */
+    FRONT_LOOK,                 /* idle, and so often asked about */
     FRONT_LISTS
 } front_list;
 
@@ -40,8 +41,8 @@ typedef struct front_timer {
 } front_timer;
 
 typedef struct front_conn {
-    front_timer phase; /* in any list but write's two; in none while a request is worked on */
-    front_timer write; /* in FRONT_WRITE, FRONT_DEBUG or none */
+    front_timer phase; /* in any list but write's three; in none while a request is worked on */
+    front_timer write; /* in FRONT_WRITE, FRONT_DEBUG, FRONT_LOOK or none */
     struct front_worker *worker;
     struct service_request *request; /* from its line on, until it is over; front_http.c's */
     uint64_t consumed;               /* bytes of the requests received whole so far */
