@@ -296,7 +296,7 @@ static enum MHD_Result serve(service_request *r)
 static void refuse_nul(service_request *r, const char *url, const char *version)
 {
     size_t len = (size_t)(version - url) - 1;
-    if (r->uri_len == 0 || *version == '\0' || len == r->uri_len)
+    if (*version == '\0' || len == r->uri_len)
         return;
     r->uri_len = len;
     r->route = ROUTE_UNKNOWN;
