@@ -185,6 +185,8 @@ static void a_request_of_any_form_leaves_its_connection_idle(void **state)
         FORM("GET /health" HOST "\r\n"),
         FORM("GET /health?some=arguments&and=more" HOST "\r\n"),
         FORM("GET  /health " HOST "\r\n"),
+        FORM("\r\nGET /health" HOST "\r\n"),
+        FORM("\r\n\n\r\nPOST /process?id=1" HOST "Content-Length: 4\r\n\r\nbody"),
         FORM("GET /health HTTP/1.1\nHost: test\n\n"),
         FORM("GET /none" HOST "Folded: field\r\n  and more\r\n\tof it\r\nX: y\r\n\r\n"),
         FORM("POST /process?id=a\0b" HOST "\r\n"),

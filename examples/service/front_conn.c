@@ -180,9 +180,21 @@ void front_conn_line(front_conn *c)
         go(c, c->fin ? FRONT_GONE : FRONT_READ);
 }
 
-void front_conn_head(front_conn *c, size_t bytes, bool debug)
+/* Empty lines before a request are skipped, as they should be, and no part of its head. But every
+ * request is read to the beginning of the connection's memory, which is malloc's: aligned, and less
+ * than an alignment is skipped unless a client means harm. Its idle time-out is the read time-out
+ * then. */
+static size_t skipped(front_conn *c, const char *head)
 {
-    c->consumed += bytes;
+    uintptr_t at = (uintptr_t)head, memory = at - at % _Alignof(max_align_t);
+    if (c->memory == 0 || memory < c->memory)
+        c->memory = memory;
+    return at - c->memory;
+}
+
+void front_conn_head(front_conn *c, const char *head, size_t bytes, bool debug)
+{
+    c->consumed += skipped(c, head) + bytes;
     if (!c->ended)
         enter(c->worker, &c->write, debug ? FRONT_DEBUG : FRONT_WRITE, c->worker->now_ns);
 }

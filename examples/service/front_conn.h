@@ -46,6 +46,7 @@ typedef struct front_conn {
     struct front_worker *worker;
     struct service_request *request; /* from its line on, until it is over; front_http.c's */
     uint64_t consumed;               /* bytes of the requests received whole so far */
+    uintptr_t memory; /* where libmicrohttpd's for this connection begins; 0: not known yet */
     int fd;
     int unread;   /* bytes in the socket when FRONT_GONE was last looked at */
     uint8_t list; /* the one that phase is in */
@@ -68,8 +69,8 @@ void front_conn_open(front_conn *c, int fd);
 void front_conn_close(front_conn *c);
 
 void front_conn_line(front_conn *c); /* a request line was read */
-/* A head of so many bytes was read; what it asks for is under /debug/ or not. */
-void front_conn_head(front_conn *c, size_t bytes, bool debug);
+/* A head of so many bytes was read, to there; what it asks for is under /debug/ or not. */
+void front_conn_head(front_conn *c, const char *head, size_t bytes, bool debug);
 void front_conn_body(front_conn *c, size_t bytes); /* so much of a body was read */
 void front_conn_whole(front_conn *c);              /* the request was received whole */
 void front_conn_answered(front_conn *c);           /* its answer was sent, or never will be */

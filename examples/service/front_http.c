@@ -308,7 +308,7 @@ static enum MHD_Result look_at(service_request *r, const char *url, const char *
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    front_conn_head(r->peer, info->header_size, r->debug);
+    front_conn_head(r->peer, method, info->header_size, r->debug);
     refuse_nul(r, url, version);
     unsigned refused = verdict(r, method, version);
     unsigned fatal = body_verdict(r->connection);
