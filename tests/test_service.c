@@ -170,9 +170,11 @@ static void a_raw_nul_in_the_target_is_400(void **state)
         size_t len;
     } table[] = {
 #define LINE(text) {text, sizeof(text) - 1}
-        LINE("POST /process?id=a\0b"), LINE("POST /process?id=a\0"), LINE("POST /process?id=\0"),
-        LINE("POST /process\0?id=a"),  LINE("GET /health\0"),        LINE("GET /health?\0\0"),
-        LINE("GET /nowhere\0"),
+        LINE("POST /process?id=a\0b"), LINE("POST /process?id=a\0"),
+        LINE("POST /process?id=\0"),   LINE("POST /process\0?id=a"),
+        LINE("GET /health\0"),         LINE("GET /health?\0\0"),
+        LINE("GET /nowhere\0"),        LINE("GET \0"),
+        LINE("GET \0/health"),
 #undef LINE
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {

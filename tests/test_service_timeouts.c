@@ -147,6 +147,30 @@ static void half_a_request_behind_a_whole_one_is_cut_at_the_read_timeout(void **
     expect_timeouts(4, 0, 0);
 }
 
+/* The service sleeps meanwhile, so that it finds all of them at once: more than it takes events at
+ * a time, and libmicrohttpd has read the rest before epoll can tell. */
+static void many_requests_that_begin_at_once_are_all_cut_at_the_read_timeout(void **state)
+{
+    (void)state;
+    enum { MANY = 200 };
+    static client c[MANY];
+    start_with(READ(1000), WRITE(60000), IDLE(60000), NULL);
+    for (int i = 0; i < MANY; i++) {
+        client_open(&c[i], &svc);
+        ask(&c[i], &a, "GET /health");
+        assert_int_equal(a.status, 200);
+    }
+    sleep_ms(400); /* until all have settled */
+    kill(svc.pid, SIGSTOP);
+    for (int i = 0; i < MANY; i++)
+        client_text(&c[i], "G");
+    kill(svc.pid, SIGCONT);
+    for (int i = 0; i < MANY; i++)
+        client_expect_end(&c[i]);
+    close_all(c, MANY);
+    expect_timeouts(MANY, 0, 0);
+}
+
 /* ---- being idle ---- */
 
 /* What a request was long is counted to the byte: else it would look as if another had begun. */
@@ -161,6 +185,8 @@ static void a_request_of_any_form_leaves_its_connection_idle(void **state)
         FORM("GET /health" HOST "\r\n"),
         FORM("GET /health?some=arguments&and=more" HOST "\r\n"),
         FORM("GET  /health " HOST "\r\n"),
+        FORM("\r\nGET /health" HOST "\r\n"),
+        FORM("\r\n\n\r\nPOST /process?id=1" HOST "Content-Length: 4\r\n\r\nbody"),
         FORM("GET /health HTTP/1.1\nHost: test\n\n"),
         FORM("GET /none" HOST "Folded: field\r\n  and more\r\n\tof it\r\nX: y\r\n\r\n"),
         FORM("POST /process?id=a\0b" HOST "\r\n"),
@@ -393,6 +419,7 @@ int main(void)
         BOTH(a_connection_that_says_nothing_is_cut_at_the_read_timeout),
         BOTH(every_request_has_a_read_timeout_of_its_own),
         BOTH(half_a_request_behind_a_whole_one_is_cut_at_the_read_timeout),
+        BOTH(many_requests_that_begin_at_once_are_all_cut_at_the_read_timeout),
         BOTH(a_request_of_any_form_leaves_its_connection_idle),
         BOTH(an_idle_connection_is_ended_at_the_idle_timeout_and_a_busy_one_is_not),
         BOTH(a_client_that_does_not_read_is_cut_at_the_write_timeout),

@@ -11,7 +11,9 @@
  * The first byte of a request is libmicrohttpd's to read, and it tells of a request only once its
  * line is complete. So the kernel is asked how many bytes have ever arrived: more than all requests
  * so far were long, and another has begun. A busy connection must not pay for that: it is asked
- * about when it has settled, SETTLE_NS after the answer; from then on epoll tells, once.
+ * about when it has settled, SETTLE_NS after the answer; from then on epoll tells, once, unless
+ * libmicrohttpd reads the byte first, or other events are in the way. So an idle one is asked about
+ * every LOOK_NS too: a request is ended so much later than at its time-out at worst.
  */
 #include "front_conn.h"
 
@@ -29,6 +31,7 @@
 #define TICK_NS 20000000u
 
 #define SETTLE_NS 200000000u
+#define LOOK_NS   500000000u
 #define GONE_NS   250000000u /* libmicrohttpd has had many a run by then to read what came before */
 
 /* ---- lists ---- */
@@ -54,8 +57,8 @@ static void enter(front_worker *w, front_timer *t, front_list list, uint64_t fro
     end->prev = t;
 }
 
-/* From a moment that is not now a list is out of order, by SETTLE_NS at most: so much later than
- * promised a connection may end. */
+/* From a moment that is not now a list is out of order, by SETTLE_NS or LOOK_NS at most: so much
+ * later than promised a connection may end. */
 static void go_from(front_conn *c, front_list list, uint64_t from_ns)
 {
     enter(c->worker, &c->phase, list, from_ns);
@@ -74,7 +77,7 @@ static bool in(const front_conn *c, front_list list)
 
 static front_conn *conn_of(front_timer *t, front_list list)
 {
-    bool writes = list == FRONT_WRITE || list == FRONT_DEBUG;
+    bool writes = list == FRONT_WRITE || list == FRONT_DEBUG || list == FRONT_LOOK;
     size_t at = writes ? offsetof(front_conn, write) : offsetof(front_conn, phase);
     return (front_conn *)(void *)((char *)t - at);
 }
@@ -85,6 +88,8 @@ void front_conns_init(front_worker *w)
     const service_config *cfg = w->cfg;
     uint64_t idle = cfg->idle_timeout_ms * ms;
     uint64_t settle = idle / 4 < SETTLE_NS ? idle / 4 : SETTLE_NS;
+    uint64_t look = cfg->read_timeout_ms * ms / 10;
+    w->delays_ns[FRONT_LOOK] = look < LOOK_NS ? look : LOOK_NS;
     w->delays_ns[FRONT_READ] = cfg->read_timeout_ms * ms;
     w->delays_ns[FRONT_WRITE] = cfg->write_timeout_ms * ms;
     w->delays_ns[FRONT_DEBUG] = cfg->debug_timeout_ms * ms;
@@ -105,8 +110,9 @@ static void watch(front_conn *c, int op, bool next_byte)
     c->armed = epoll_ctl(c->worker->epoll_fd, op, c->fd, &ev) == 0 && next_byte;
 }
 
-/* A byte has arrived that belongs to no request received so far. */
-static bool begun(front_conn *c)
+/* A byte has arrived that belongs to no request received so far; *ago_ns: the last one, so long
+ * ago. */
+static bool begun(front_conn *c, uint64_t *ago_ns)
 {
     struct tcp_info info;
     socklen_t len = sizeof info;
@@ -117,6 +123,7 @@ static bool begun(front_conn *c)
         c->inexact = false;
         c->consumed = info.tcpi_bytes_received;
     }
+    *ago_ns = info.tcpi_last_data_recv * 1000000ull;
     return info.tcpi_bytes_received > c->consumed;
 }
 
@@ -173,9 +180,21 @@ void front_conn_line(front_conn *c)
         go(c, c->fin ? FRONT_GONE : FRONT_READ);
 }
 
-void front_conn_head(front_conn *c, size_t bytes, bool debug)
+/* Empty lines before a request are skipped, as they should be, and no part of its head. But every
+ * request is read to the beginning of the connection's memory, which is malloc's: aligned, and less
+ * than an alignment is skipped unless a client means harm. Its idle time-out is the read time-out
+ * then. */
+static size_t skipped(front_conn *c, const char *head)
 {
-    c->consumed += bytes;
+    uintptr_t at = (uintptr_t)head, memory = at - at % _Alignof(max_align_t);
+    if (c->memory == 0 || memory < c->memory)
+        c->memory = memory;
+    return at - c->memory;
+}
+
+void front_conn_head(front_conn *c, const char *head, size_t bytes, bool debug)
+{
+    c->consumed += skipped(c, head) + bytes;
     if (!c->ended)
         enter(c->worker, &c->write, debug ? FRONT_DEBUG : FRONT_WRITE, c->worker->now_ns);
 }
@@ -208,7 +227,8 @@ void front_conn_event(front_conn *c, uint32_t events)
         if (c->phase.next != NULL)
             go(c, FRONT_GONE);
     }
-    if (in(c, FRONT_IDLE) && begun(c))
+    uint64_t ago;
+    if (in(c, FRONT_IDLE) && begun(c, &ago))
         go(c, FRONT_READ);
 }
 
@@ -216,12 +236,32 @@ void front_conn_event(front_conn *c, uint32_t events)
 
 static void settle(front_conn *c)
 {
-    if (begun(c)) {
+    uint64_t ago;
+    if (begun(c, &ago)) {
         go_from(c, FRONT_READ, c->worker->now_ns - c->worker->delays_ns[FRONT_SETTLE]);
         return;
     }
     go(c, FRONT_IDLE);
+    enter(c->worker, &c->write, FRONT_LOOK, c->worker->now_ns);
     watch(c, EPOLL_CTL_MOD, true);
+}
+
+/* true: it was idle no more, and is being read from since its last byte, but no longer than since
+ * the last look. The kernel counts in jiffies: a tick less is never too long. */
+static bool look(front_conn *c)
+{
+    front_worker *w = c->worker;
+    uint64_t ago, most = w->delays_ns[FRONT_LOOK];
+    leave(&c->write);
+    if (!in(c, FRONT_IDLE))
+        return true;
+    if (!begun(c, &ago)) {
+        enter(w, &c->write, FRONT_LOOK, w->now_ns);
+        return false;
+    }
+    ago = ago < TICK_NS ? 0 : ago - TICK_NS;
+    go_from(c, FRONT_READ, w->now_ns - (ago < most ? ago : most));
+    return true;
 }
 
 /* Nothing more will come, and what came before was no whole request, unless some of it is in the
@@ -249,7 +289,9 @@ void front_conns_expire(front_worker *w)
                 settle(c);
             else if (list == FRONT_GONE)
                 gone(c);
-            else
+            else if (list == FRONT_LOOK)
+                look(c);
+            else if (list != FRONT_IDLE || !look(c))
                 time_out(c, list);
         }
     }

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 struct front_worker;
+struct service_request;
 
 /* The lists of deadlines: all in one list wait equally long, so that the first in it is always the
  * first due, and to enter, to leave and to look are O(1). */
@@ -30,6 +31,7 @@ typedef enum {
     FRONT_KINDS,                /* those four are counted when they end a connection */
     FRONT_SETTLE = FRONT_KINDS, /* answered, and a moment later it is either idle or begun */
     FRONT_GONE,                 /* the client has closed its sending half */
+    FRONT_LOOK,                 /* idle, and so often asked about */
     FRONT_LISTS
 } front_list;
 
@@ -39,10 +41,12 @@ typedef struct front_timer {
 } front_timer;
 
 typedef struct front_conn {
-    front_timer phase; /* in any list but write's two; in none while a request is worked on */
-    front_timer write; /* in FRONT_WRITE, FRONT_DEBUG or none */
+    front_timer phase; /* in any list but write's three; in none while a request is worked on */
+    front_timer write; /* in FRONT_WRITE, FRONT_DEBUG, FRONT_LOOK or none */
     struct front_worker *worker;
-    uint64_t consumed; /* bytes of the requests received whole so far */
+    struct service_request *request; /* from its line on, until it is over; front_http.c's */
+    uint64_t consumed;               /* bytes of the requests received whole so far */
+    uintptr_t memory; /* where libmicrohttpd's for this connection begins; 0: not known yet */
     int fd;
     int unread;   /* bytes in the socket when FRONT_GONE was last looked at */
     uint8_t list; /* the one that phase is in */
@@ -65,8 +69,8 @@ void front_conn_open(front_conn *c, int fd);
 void front_conn_close(front_conn *c);
 
 void front_conn_line(front_conn *c); /* a request line was read */
-/* A head of so many bytes was read; what it asks for is under /debug/ or not. */
-void front_conn_head(front_conn *c, size_t bytes, bool debug);
+/* A head of so many bytes was read, to there; what it asks for is under /debug/ or not. */
+void front_conn_head(front_conn *c, const char *head, size_t bytes, bool debug);
 void front_conn_body(front_conn *c, size_t bytes); /* so much of a body was read */
 void front_conn_whole(front_conn *c);              /* the request was received whole */
 void front_conn_answered(front_conn *c);           /* its answer was sent, or never will be */

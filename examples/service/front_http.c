@@ -146,6 +146,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *c)
         r->front = w;
         r->connection = c;
         r->peer = peer_of(c);
+        r->peer->request = r;
         r->holds = 1;
         r->uri_len = t.len;
         r->route = (uint8_t)t.route;
@@ -295,7 +296,7 @@ static enum MHD_Result serve(service_request *r)
 static void refuse_nul(service_request *r, const char *url, const char *version)
 {
     size_t len = (size_t)(version - url) - 1;
-    if (r->uri_len == 0 || *version == '\0' || len == r->uri_len)
+    if (*version == '\0' || len == r->uri_len)
         return;
     r->uri_len = len;
     r->route = ROUTE_UNKNOWN;
@@ -307,7 +308,7 @@ static enum MHD_Result look_at(service_request *r, const char *url, const char *
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    front_conn_head(r->peer, info->header_size, r->debug);
+    front_conn_head(r->peer, method, info->header_size, r->debug);
     refuse_nul(r, url, version);
     unsigned refused = verdict(r, method, version);
     unsigned fatal = body_verdict(r->connection);
@@ -343,20 +344,27 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     return serve(r);
 }
 
+/* The connection's request, where there is one, is over. */
+static void end_request(front_worker *w, front_conn *peer)
+{
+    service_request *r = peer->request;
+    if (r == NULL)
+        return;
+    peer->request = NULL;
+    front_count(&w->in_flight, -1);
+    w->complete -= r->complete;
+    unhold(r);
+}
+
 static void on_completed(void *cls, struct MHD_Connection *c, void **context,
                          enum MHD_RequestTerminationCode code)
 {
     front_worker *w = cls;
-    service_request *r = *context;
     (void)code;
     w->progress = true;
     *context = NULL;
     front_conn_answered(peer_of(c));
-    if (r != NULL) {
-        front_count(&w->in_flight, -1);
-        w->complete -= r->complete;
-        unhold(r);
-    }
+    end_request(w, peer_of(c));
 }
 
 static void on_connection(void *cls, struct MHD_Connection *c, void **context,
@@ -374,6 +382,8 @@ static void on_connection(void *cls, struct MHD_Connection *c, void **context,
     front_count(&w->connections, -1);
     front_conn *peer = *context;
     bool ended = peer->ended;
+    /* 0.9.75 says nothing of a request's end where it ran out of memory splitting the query. */
+    end_request(w, peer);
     front_conn_close(peer);
     if (w->stopping)
         return;

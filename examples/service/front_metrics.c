@@ -50,8 +50,8 @@ static int write_ended(const front *f, memkit_buf *out)
         "# HELP service_connections_shed_total Idle connections ended to make room for others.\n"
         "# TYPE service_connections_shed_total counter\n"
         "service_connections_shed_total %llu\n"
-        "# HELP service_accept_errors_total Connections put off for want of descriptors or "
-        "memory.\n"
+        "# HELP service_accept_errors_total Tries to accept that failed for want of "
+        "descriptors or memory.\n"
         "# TYPE service_accept_errors_total counter\n"
         "service_accept_errors_total %llu\n",
         SUM(f, timeouts[FRONT_READ]), SUM(f, timeouts[FRONT_WRITE]), SUM(f, timeouts[FRONT_DEBUG]),
