@@ -143,6 +143,15 @@ static void *make_large(void)
     return c;
 }
 
+/* Whose index, grown for some thousands of small entries, is in the way of a heavy one. */
+static void *make_with_heavy_index(void)
+{
+    memkit_lru *c = make(&(memkit_lru_opts){.max_bytes = 256 << 10});
+    fill(c, 0, 20000, 0);
+    assert_int_equal(memkit_lru_set(c, "key", 3, "old value", 9), 0);
+    return c;
+}
+
 static void *make_with_buf(void)
 {
     memkit_lru *c = make_empty();
@@ -218,6 +227,12 @@ static int set_10(void *c)
 static int set_big(void *c)
 {
     return set_of(c, sizeof big_value / 4);
+}
+
+static int set_heavy(void *c)
+{
+    static char heavy[220000];
+    return memkit_lru_set(c, "key", 3, heavy, sizeof heavy) == 0 ? 0 : errno;
 }
 
 static int get_buf(void *c)
@@ -374,6 +389,8 @@ int main(void)
         {"memkit_lru_set", "with a callback", 1, make_told, set_big, record_key, end},
         {"memkit_lru_set", "with one more slab", 2, make_with_full_slabs, set_500, record_key, end},
         {"memkit_lru_set", "with a larger index", 1, make_with_full_index, set_10, record_key, end},
+        {"memkit_lru_set", "in the place of the index", 2, make_with_heavy_index, set_heavy,
+         record_key, end},
         {"memkit_lru_get", NULL, 0, make_with_key, get, record_all, end},
         {"memkit_lru_peek", NULL, 0, make_with_key, get, record_all, end},
         {"memkit_lru_get_into", NULL, 0, make_with_key, get, record_all, end},

@@ -63,7 +63,9 @@ typedef struct {
     const char
         *name; /* label in the metrics, copied; NULL: "lru"; an unlocked cache is not shown */
     size_t max_entries;        /* 0: bounded by bytes only */
-    size_t max_bytes;          /* all bytes, overhead too; 0: bounded by entries only */
+    size_t max_bytes;          /* all bytes, overhead too; 0: bounded by entries only. Counted as
+                                * asked of malloc, and 16 bytes a block: what malloc rounds up and
+                                * leaves between blocks is not known here (README, Limits) */
     size_t expect_entry_bytes; /* key + value of a usual entry: sizes the table; default 128 */
     unsigned shards;           /* see above */
     uint64_t ttl_ms;           /* an entry lives so long after its set; 0: for ever */
@@ -100,14 +102,20 @@ MEMKIT_API void memkit_lru_free(memkit_lru *c);
 
 /* Stores a copy of key and val, as the most recent entry; replaces the value of a key that is
  * there. key and val may lie in an entry of this cache that the caller has pinned, also the one
- * replaced. 0, or -1: EINVAL (c NULL, or a pointer NULL with a length), E2BIG (heavier than the
- * bound, or no size), EBUSY (what would have to go is pinned; or, hardly ever, a resize is in the
- * way), ENOMEM. After an error the cache holds what it held, the old value of the key too; only for
- * ENOMEM may other entries have been evicted. O(1). No malloc once the cache is full: the memory of
- * what leaves serves what comes, for entries up to a quarter of a slab (slabs are 1/64 of
- * max_bytes, 512 bytes to 64 KiB). Larger ones have blocks of their own, recycled where one of
- * nearly the size has just become free. on_evict is told of the value replaced with both still
- * held, which may cross max_bytes meanwhile. */
+ * replaced. 0, or -1: EINVAL (c NULL, or a pointer NULL with a length); E2BIG (no size, or heavier
+ * than what a new cache of these bounds could hold: its share of max_bytes less its empty index);
+ * EBUSY (what would have to go is pinned, or held by an on_evict under way; or, hardly ever, a
+ * resize is in the way); ENOMEM. After an error the cache holds what it held, the old value of the
+ * key too; only for ENOMEM may other entries have been evicted. So it is ENOMEM, too, where room
+ * for the entry was being made, with on_evict, and others - its callbacks, other threads - took or
+ * pinned it.
+ *
+ * O(1), and for what it evicts. No malloc once the cache is full: the memory of what leaves serves
+ * what comes, for entries up to a quarter of a slab (slabs are 1/64 of max_bytes, 512 bytes to
+ * 64 KiB). Larger ones have blocks of their own, recycled where one of nearly the size has just
+ * become free. The index grows with the number of entries and counts in max_bytes; where a heavy
+ * entry needs its room all others of the shard are evicted, and it starts small again. on_evict is
+ * told of the value replaced with both still held, which may cross max_bytes meanwhile. */
 MEMKIT_API int memkit_lru_set(memkit_lru *c, const void *key, size_t klen, const void *val,
                               size_t vlen);
 
@@ -139,8 +147,9 @@ MEMKIT_API int memkit_lru_peek(memkit_lru *c, const void *key, size_t klen, memk
 MEMKIT_API int memkit_lru_del(memkit_lru *c, const void *key, size_t klen);
 
 /* Sets new bounds, as in memkit_lru_new, and evicts what is over them, least recent first, told as
- * MEMKIT_LRU_RESIZED. 0; -1: EINVAL; ENOMEM (the smaller index could not be made); EBUSY (pinned
- * entries alone are over the bound; or on_evict stores without end what it is told of); EDEADLK
+ * MEMKIT_LRU_RESIZED. 0; -1: EINVAL; ENOMEM (the smaller index could not be made); EBUSY (the
+ * slabs and blocks in which pinned entries lie are over the bound, however small those entries are;
+ * or on_evict stores without end what it is told of); EDEADLK
  * (called by the on_evict of a resize of this cache). After an error the old bounds stay; after
  * EBUSY entries may have left, where pins came in the way later.
  *
@@ -151,6 +160,9 @@ MEMKIT_API int memkit_lru_del(memkit_lru *c, const void *key, size_t klen);
  * the old ones until the end. While entries must go a set evicts one for the one it stores. Memory
  * is freed in the same steps, a slab when its last entry has left; when the kernel gets it is
  * malloc's affair (glibc: malloc_trim). Pinned memory that the new bound has room for stays.
+ * What goes is whole slabs, and all entries of a slab before it: after a shrink there may be fewer
+ * entries than the bound would hold until sets fill it again, and a few fewer even then than in a
+ * new cache, whose slabs and index were made for that bound.
  *
  * Resizes are one at a time: a second one waits, then does what it would have done alone. It waits
  * for the other one's on_evict, too. */

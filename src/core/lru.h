@@ -269,8 +269,10 @@ void memkit__lru_geometry_init(memkit__lru_geometry *geo, size_t slab_bytes);
 /* Bytes an entry asks of memkit__lru_alloc; false where that is no size. Needs no lock. */
 bool memkit__lru_entry_bytes(const memkit_lru *c, size_t klen, size_t vlen, size_t *out);
 
-/* 0 where an entry of that size fits once every entry that can go has gone; else E2BIG, EBUSY. */
-int memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes);
+/* True where an entry of that size fits once every entry that can go has gone, with index and table
+ * of units as they are. And what it costs, where it needs a slab or a block. */
+bool memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes);
+size_t memkit__lru_cost_for(const memkit__lru_shard *s, size_t entry_bytes);
 
 /* Takes memory for an entry: handle, or 0 with ENOSPC (the bound is in the way: evict, and try
  * again) or ENOMEM. With `over` it may cross the bound. Content is undefined, pins is 0. */
@@ -295,6 +297,9 @@ size_t memkit__lru_big_cost(const memkit__lru_entry *e);
 bool memkit__lru_units_trim(memkit__lru_shard *s, uint32_t most);
 size_t memkit__lru_units_excess(const memkit__lru_shard *s, uint32_t last);
 
+/* The next unit taken is the first that is not in use: the table can end early then. */
+void memkit__lru_lowest_unit_first(memkit__lru_shard *s);
+
 /* Frees all memory of a shard. */
 void memkit__lru_slab_destroy(memkit__lru_shard *s);
 
@@ -305,6 +310,15 @@ bool memkit__lru_age_slabs(memkit__lru_shard *s, uint32_t *id);
 
 /* Prepares units[0], the sentinel. -1: ENOMEM. */
 int memkit__lru_slab_init(memkit__lru_shard *s);
+
+/* What the index weighs; without malloc's bytes for `now`, which is always there. */
+static inline size_t memkit__lru_index_bytes(const memkit__lru_shard *s)
+{
+    size_t now = memkit__lru_table_bytes(&s->index.now);
+    return s->index.old.slots == NULL
+               ? now
+               : now + memkit__lru_table_bytes(&s->index.old) + MEMKIT__LRU_MALLOC_BYTES;
+}
 
 static inline uint32_t memkit__lru_pinned_units(const memkit__lru_shard *s)
 {
@@ -363,6 +377,14 @@ void memkit__lru_part(memkit__lru_shard *s, memkit__lru_leavers *leavers);
 
 /* One reference less. */
 void memkit__lru_unpin(memkit__lru_shard *s, uint32_t handle, memkit__lru_entry *e);
+
+/* lru_way.c */
+
+/* For an entry that cannot fit as things are: evicts all but `old` (0: none), and makes index and
+ * table of units smaller. 0: it fits, where need be over the bound until `old` has gone. Or an
+ * errno: E2BIG and EBUSY, and nothing has left; ENOMEM. */
+int memkit__lru_make_way(memkit__lru_shard *s, size_t entry_bytes, uint32_t old,
+                         memkit__lru_leavers *leavers);
 
 /* lru.c - bounds and clock; need no lock */
 

@@ -154,7 +154,7 @@ typedef struct {
     bool all_must; /* evict all there is, at once */
 } set_op;
 
-enum { DONE = 0, AGAIN = -1 }; /* or an errno */
+enum { DONE = 0, AGAIN = -1, ALL_AGAIN = -2 /* all had to leave */ }; /* or an errno */
 
 static void write_value(memkit__lru_shard *s, memkit__lru_entry *e, const set_op *op)
 {
@@ -268,13 +268,6 @@ static int make_room(memkit__lru_shard *s, const set_op *op, uint32_t old, uint3
     return DONE;
 }
 
-/* A pin that was in the way of a resize may be released by now: what it kept goes. */
-static bool shorten_units(memkit__lru_shard *s)
-{
-    memkit__lru_give_back(s, 0);
-    return memkit__lru_units_trim(s, UINT32_MAX);
-}
-
 static int try_set(memkit__lru_shard *s, const set_op *op, memkit__lru_leavers *leavers)
 {
     uint32_t old = memkit__lru_find(s, op->tag, op->key, op->klen);
@@ -291,11 +284,14 @@ static int try_set(memkit__lru_shard *s, const set_op *op, memkit__lru_leavers *
             return DONE;
         }
     }
-    int error = memkit__lru_can_fit(s, op->entry_bytes);
-    if (MEMKIT_UNLIKELY(error == EBUSY) && shorten_units(s))
-        error = memkit__lru_can_fit(s, op->entry_bytes);
-    if (MEMKIT_UNLIKELY(error != 0))
-        return op->evicted ? ENOMEM : error;
+    int error;
+    if (MEMKIT_UNLIKELY(!memkit__lru_can_fit(s, op->entry_bytes))) {
+        /* EBUSY and E2BIG promise that nothing has left: after an eviction they are ENOMEM. */
+        if ((error = memkit__lru_make_way(s, op->entry_bytes, old, leavers)) != 0)
+            return op->evicted ? ENOMEM : error;
+        if (calls && leavers->first != 0)
+            return ALL_AGAIN;
+    }
     bool full = false;
     if (old != 0) {
         memkit__lru_touch(s, old, memkit__lru_at(s, old));
@@ -350,7 +346,9 @@ int memkit_lru_set(memkit_lru *c, const void *key, size_t klen, const void *val,
         memkit__lru_move_index(s, MOVE_SLOTS);
     size_t rounds = 0, many = s->count + s->cleared_count + SPARE_ROUNDS;
     int error;
-    while ((error = try_set(s, &op, &leavers)) == AGAIN) {
+    while ((error = try_set(s, &op, &leavers)) < 0) {
+        if (error == ALL_AGAIN && rounds < many)
+            rounds = many; /* a few of those are enough */
         memkit__lru_unlock(s);
         memkit__lru_tell(s, &leavers);
         memkit__lru_lock(s);

@@ -64,19 +64,11 @@ typedef struct {
     size_t idle;    /* blocks still to be given back, since fewer entries need less memory */
 } aim;
 
-static size_t index_bytes(const memkit__lru_shard *s)
-{
-    size_t now = memkit__lru_table_bytes(&s->index.now);
-    return s->index.old.slots == NULL
-               ? now
-               : now + memkit__lru_table_bytes(&s->index.old) + MEMKIT__LRU_MALLOC_BYTES;
-}
-
 /* What the shard holds once its index is the one it should have. */
 static size_t weight(const memkit__lru_shard *s)
 {
     const memkit__lru_table *last = s->resized.slots != NULL ? &s->resized : &s->index.now;
-    return s->bytes - index_bytes(s) + memkit__lru_table_bytes(last);
+    return s->bytes - memkit__lru_index_bytes(s) + memkit__lru_table_bytes(last);
 }
 
 /* And what it holds at least, as long as nobody releases anything, where the table of units ends
@@ -116,7 +108,7 @@ static int prepare(memkit__lru_shard *s, size_t entries, size_t bytes)
     if (room < pinned)
         room = pinned;
     /* An index that weighs more than a quarter of the new bound is made anew. */
-    bool anew = bytes != SIZE_MAX && index_bytes(s) > bytes / 4 &&
+    bool anew = bytes != SIZE_MAX && memkit__lru_index_bytes(s) > bytes / 4 &&
                 memkit__lru_table_bytes_for(room) < memkit__lru_table_bytes(&s->index.now);
     memkit__lru_unlock(s);
     if (pinned > entries)
@@ -367,7 +359,7 @@ static void clear_shard(memkit__lru_shard *s)
     if (room != 0 && memkit__lru_table_init(&fresh, room) != 0)
         fresh.slots = NULL; /* the old one has to do */
     memkit__lru_lock(s);
-    size_t before = index_bytes(s);
+    size_t before = memkit__lru_index_bytes(s);
     memkit__lru_table left = fresh, old = s->index.old;
     /* Not where a resize has made the index smaller meanwhile. */
     if (fresh.slots != NULL &&
@@ -379,7 +371,7 @@ static void clear_shard(memkit__lru_shard *s)
     }
     s->index.old = (memkit__lru_table){NULL, 0, 0};
     s->index.moved = 0;
-    s->bytes -= before - index_bytes(s);
+    s->bytes -= before - memkit__lru_index_bytes(s);
     hang_up(s);
     memkit__lru_unlock(s);
     memkit__lru_table_free(&left);

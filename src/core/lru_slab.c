@@ -15,9 +15,9 @@
  * leaves its class, and serves the next that wants one. Entries too large for a slab have blocks of
  * their own (lru_unit.c). All of it counts in s->bytes, malloc's overhead too.
  *
- * Whether an entry could fit at all is known beforehand without a search (memkit__lru_can_fit),
- * since units count their pinned chunks: when everything that is not pinned has gone, a unit
- * without pins is empty. Locking: the shard's.
+ * Whether an entry could fit is known beforehand without a search (memkit__lru_can_fit; where the
+ * index or the table of units is in the way, lru_way.c), since units count their pinned chunks: when
+ * everything that is not pinned has gone, a unit without pins is empty. Locking: the shard's.
  */
 #include <stdlib.h>
 
@@ -267,8 +267,11 @@ void memkit__lru_release(memkit__lru_shard *s, uint32_t handle)
     else
         memkit__lru_big_release(s, handle);
     /* A bound can be crossed for a moment (see lru_evict.c): then nothing idle is kept. */
-    if (MEMKIT_UNLIKELY(s->bytes > s->max_bytes))
+    if (MEMKIT_UNLIKELY(s->bytes > s->max_bytes)) {
         memkit__lru_give_back(s, s->max_bytes);
+        if (s->bytes > s->max_bytes)
+            memkit__lru_units_trim(s, UINT32_MAX);
+    }
 }
 
 bool memkit__lru_fits_in(const memkit__lru_shard *s, uint32_t handle, size_t entry_bytes)
@@ -284,35 +287,32 @@ bool memkit__lru_fits_in(const memkit__lru_shard *s, uint32_t handle, size_t ent
     return own <= cls && cls <= last_choice(geo, own);
 }
 
-int memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes)
+size_t memkit__lru_cost_for(const memkit__lru_shard *s, size_t entry_bytes)
+{
+    return is_small(s, entry_bytes) ? memkit__lru_slab_cost(s->slab_granules)
+                                    : memkit__lru_big_cost_for(entry_bytes);
+}
+
+bool memkit__lru_can_fit(const memkit__lru_shard *s, size_t entry_bytes)
 {
     if (s->max_bytes == SIZE_MAX)
-        return 0;
+        return true;
     const memkit__lru_geometry *geo = &s->cache->geo;
-    bool small = is_small(s, entry_bytes);
-    size_t cost =
-        small ? memkit__lru_slab_cost(s->slab_granules) : memkit__lru_big_cost_for(entry_bytes);
+    size_t cost = memkit__lru_cost_for(s, entry_bytes);
     size_t fixed = s->bytes - s->slab_bytes - s->big_bytes, least;
-    if (!memkit__add(fixed, cost, &least))
-        return E2BIG;
-    if (MEMKIT_UNLIKELY(least > s->max_bytes)) {
-        /* In the way, for a while: two indexes, or a table of units that a pin keeps long. */
-        size_t excess = memkit__lru_units_excess(s, memkit__lru_pinned_units(s));
-        return s->resizing || least - excess <= s->max_bytes ? EBUSY : E2BIG;
-    }
+    if (!memkit__add(fixed, cost, &least) || MEMKIT_UNLIKELY(least > s->max_bytes))
+        return false;
     if (MEMKIT_LIKELY(s->pinned == 0))
-        return 0;
-    if (small) {
+        return true;
+    if (is_small(s, entry_bytes)) {
         uint32_t cls = geo->class_of[granules_for(entry_bytes)], last = last_choice(geo, cls);
         for (uint32_t i = cls; i <= last; i++)
             if (s->classes[i].pinned < s->classes[i].chunks)
-                return 0;
+                return true;
     }
     /* What the unit table must grow by, unless a unit without pins leaves its place in it. */
-    size_t units = s->slab_count + s->big_count;
-    size_t pinned_units = s->pinned_slabs + s->classes[s->big_class].pinned;
-    if (units == pinned_units)
+    if (s->slab_count + s->big_count == memkit__lru_pinned_units(s))
         cost += memkit__lru_unit_growth(s);
     cost += s->pinned_slab_bytes + s->pinned_big;
-    return cost <= s->max_bytes - fixed ? 0 : EBUSY;
+    return cost <= s->max_bytes - fixed;
 }

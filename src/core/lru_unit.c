@@ -24,6 +24,11 @@ static size_t unit_table_bytes(uint32_t units)
     return units * sizeof(memkit__lru_unit);
 }
 
+size_t memkit__lru_units_bytes(const memkit__lru_shard *s)
+{
+    return unit_table_bytes(s->unit_room);
+}
+
 static uint32_t next_unit_room(const memkit__lru_shard *s)
 {
     uint32_t room = s->unit_room + s->unit_room / 2;
@@ -92,6 +97,27 @@ static void drop_unit(memkit__lru_shard *s, uint32_t id)
 static uint32_t trimmed_room(uint32_t units)
 {
     return units < LEAST_UNITS ? LEAST_UNITS : units;
+}
+
+/* Where all are pinned the table grows by half, or has the entry that is replaced before the new
+ * one: whatever is more. */
+size_t memkit__lru_units_bytes_least(uint32_t last, bool full)
+{
+    uint32_t room = trimmed_room(last + 1), beside = last + 3;
+    if (full && room == last + 1)
+        room += room / 2;
+    return unit_table_bytes(full && room < beside ? beside : room);
+}
+
+void memkit__lru_lowest_unit_first(memkit__lru_shard *s)
+{
+    uint32_t id = 1;
+    while (id < s->unit_count && s->units[id].base != NULL)
+        id++;
+    if (id < s->unit_count) {
+        unlist_unused(s, id);
+        drop_unit(s, id);
+    }
 }
 
 size_t memkit__lru_units_excess(const memkit__lru_shard *s, uint32_t last)

@@ -20,6 +20,11 @@ void memkit__lru_free_empty_slab(memkit__lru_shard *s);
 /* Bytes that one more unit costs in the table itself. */
 size_t memkit__lru_unit_growth(const memkit__lru_shard *s);
 
+/* What the table of units weighs; and what it weighs at least once it ends with `last`, the last
+ * pinned one, and an entry has come that needs a unit. `full`: all up to `last` are pinned. */
+size_t memkit__lru_units_bytes(const memkit__lru_shard *s);
+size_t memkit__lru_units_bytes_least(uint32_t last, bool full);
+
 /* True where one more unit of `cost` bytes fits under the bound, after giving back what is idle
  * (which may leave a place in the table of units, so that it need not grow). */
 bool memkit__lru_has_room(memkit__lru_shard *s, size_t cost);
