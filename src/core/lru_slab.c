@@ -16,8 +16,8 @@
  * their own (lru_unit.c). All of it counts in s->bytes, malloc's overhead too.
  *
  * Whether an entry could fit is known beforehand without a search (memkit__lru_can_fit; where the
- * index or the table of units is in the way, lru_way.c), since units count their pinned chunks: when
- * everything that is not pinned has gone, a unit without pins is empty. Locking: the shard's.
+ * index or the table of units is in the way, lru_way.c), since units count their pinned chunks:
+ * when everything that is not pinned has gone, a unit without pins is empty. Locking: the shard's.
  */
 #include <stdlib.h>
 
