@@ -294,7 +294,7 @@ soak: lib $(EXAMPLES) $(B)/tests/test_service_hostile
 ##              (not test_fork: in a child helgrind goes on with the threads that are no more)
 .PHONY: valgrind helgrind
 VALGRIND_TESTS := $(addprefix $(B)/tests/test_,buf arena arena_model pool pool_model pool_threads metrics stats lru) \
-    $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads) $(MATRIX)
+    $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads way) $(MATRIX)
 HELGRIND_TESTS := $(addprefix $(B)/tests/test_,pool pool_threads metrics lru_refs)
 VALGRIND := valgrind -q --error-exitcode=9 --suppressions=tests/valgrind.supp
 VALGRIND_ENV = $(TEST_ENV) MEMKIT_SLOW=1 MEMKIT_TEST_OPS=1500 TEST_TIMEOUT=600
