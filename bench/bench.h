@@ -1,7 +1,7 @@
 /* bench.h - what the benches share: who registers what, three mallocs to run the same work with,
  * random numbers.
  *
- * A row is named component/work/who. `memkit` is ours; `malloc` is the same work with malloc as a
+ * A row is named component/task/who. `memkit` is ours; `malloc` is the same work with malloc as a
  * program calls it, counted by the hook, which costs it some ns; `glibc` is that again with the
  * hook left out, and so has no counts. Ratios are to `glibc`: nobody should look faster for our
  * having counted the others.

@@ -3,10 +3,9 @@
  * Builds prog_lru_misuse.c and the cache, once with ASan and once for Valgrind, whatever
  * this program is built with, and runs it once for each misuse.
  */
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "support.h"
+#include "test_track.h"
 
 static const char *const misuses[] = {"released",     "deleted", "evicted",   "told",   "past-end",
                                       "past-end-ttl", "large",   "large-end", "cleared"};
@@ -16,28 +15,6 @@ static const char *root, *build, *cc;
 static char archive[512]; /* the library at hand */
 /* Compiled whole: of what clang writes into the library, valgrind 3.19 cannot read the DWARF 5. */
 static const char core[] = "src/core/*.c";
-
-/* Runs a shell command: its exit code (128 for a signal), what it said in `out`. */
-static int run(char *out, size_t room, const char *fmt, ...) MEMKIT_PRINTF(3, 4);
-static int run(char *out, size_t room, const char *fmt, ...)
-{
-    char command[2048];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(command, sizeof command, fmt, ap);
-    va_end(ap);
-    assert_true(n > 0 && (size_t)n < sizeof command);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t len = 0, got;
-    char rest[4096];
-    while ((got = fread(len + 1 < room ? out + len : rest, 1,
-                        len + 1 < room ? room - 1 - len : sizeof rest, pipe)) > 0)
-        len += len + 1 < room ? got : 0;
-    out[len] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
 
 static void compile(const char *name, const char *flags, const char *sources)
 {

@@ -3,33 +3,9 @@
  * Builds the core and prog_pool_misuse.c, which does not know of it, once with ASan and once for
  * Valgrind, whatever this program is built with, and runs it once for each misuse.
  */
-#include <sys/wait.h>
-
-#include "support.h"
+#include "test_track.h"
 
 static const char *root, *build, *cc;
-
-/* Runs a shell command: its exit code (128 for a signal), what it said in `out`. */
-static int run(char *out, size_t room, const char *fmt, ...) MEMKIT_PRINTF(3, 4);
-static int run(char *out, size_t room, const char *fmt, ...)
-{
-    char command[2048];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(command, sizeof command, fmt, ap);
-    va_end(ap);
-    assert_true(n > 0 && (size_t)n < sizeof command);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t len = 0, got;
-    char rest[4096];
-    while ((got = fread(len + 1 < room ? out + len : rest, 1,
-                        len + 1 < room ? room - 1 - len : sizeof rest, pipe)) > 0)
-        len += len + 1 < room ? got : 0;
-    out[len] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
 
 /* The core with core_flags as well, the program without those. DWARF 4, as clang's 5 is more than
  * Valgrind 3.19 reads. */
