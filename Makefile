@@ -215,7 +215,7 @@ $(TESTS) $(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
 $(TESTS) $(TOOLS): LDLIBS = -lcmocka -lm -ldl
 # Tests of what allocates see every malloc of the objects under test, and make some fail.
 WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_model test_pool_threads test_arena \
-             test_arena_model test_metrics test_fork) \
+             test_arena_marks test_arena_model test_metrics test_fork) \
            $(addprefix $(B)/tests/test_lru_,held memory refs resize)
 # What all of them do with bad input, and without memory.
 MATRIX := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_matrix_*.c tests/test_oom*.c)))
@@ -293,7 +293,7 @@ soak: lib $(EXAMPLES) $(B)/tests/test_service_hostile
 ## helgrind     the core's tests with threads under helgrind: any race or wrong order of locks fails
 ##              (not test_fork: in a child helgrind goes on with the threads that are no more)
 .PHONY: valgrind helgrind
-VALGRIND_TESTS := $(addprefix $(B)/tests/test_,buf arena arena_model pool pool_model pool_threads metrics stats lru) \
+VALGRIND_TESTS := $(addprefix $(B)/tests/test_,buf arena arena_marks arena_model pool pool_model pool_threads metrics stats lru) \
     $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads way) $(MATRIX)
 HELGRIND_TESTS := $(addprefix $(B)/tests/test_,pool pool_threads metrics lru_refs)
 VALGRIND := valgrind -q --error-exitcode=9 --suppressions=tests/valgrind.supp
