@@ -61,9 +61,10 @@ HAVE_GBENCH := $(if $(BRINGS_GBENCH),y,$(shell \
     $(CXX) $(CPPFLAGS) -E -x c++ - >/dev/null 2>&1 && echo y))
 
 CORE_SRC := $(sort $(wildcard src/core/*.c))
-HOOK_SRC := $(sort $(wildcard src/hook/*.c))
+# libmemkit-prof: the hook and the profiler; and of the core the byte buffer, for its own use (not exported).
+PROF_SRC := $(sort $(wildcard src/hook/*.c src/prof/*.c)) src/core/buf.c src/core/fault.c
 CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
-HOOK_OBJ := $(HOOK_SRC:%.c=$(B)/%.o)
+PROF_OBJ := $(PROF_SRC:%.c=$(B)/%.o)
 
 CORE_A  := $(B)/libmemkit.a
 CORE_SO := $(B)/libmemkit.so.$(VERSION)
@@ -127,27 +128,29 @@ $(B)/src/%.o: OBJFLAGS = $(LIBFLAGS)
 $(B)/src/hook/cxx.o: OBJFLAGS = $(LIBFLAGS) -fexceptions
 
 $(CORE_A): $(CORE_OBJ)
-$(PROF_A): $(HOOK_OBJ)
+$(PROF_A): $(PROF_OBJ)
 %.a:
 	$(say) AR $@
 	$(Q)rm -f $@ && $(or $(AR),ar) rcs $@ $^
 
-# $(call shared,objects,map): links $@ and its two links.
+# $(call shared,objects,map,libraries): links $@ and its two links.
 define shared
 	$(say) LD $@
-	$(Q)$(CC) $(LDALL) $(SOLD) -Wl,-soname,$(basename $(basename $(@F))) -Wl,--version-script=$(2) -o $@ $(1) -ldl
+	$(Q)$(CC) $(LDALL) $(SOLD) -Wl,-soname,$(basename $(basename $(@F))) -Wl,--version-script=$(2) -o $@ $(1) $(3) -ldl
 	$(Q)ln -sf $(@F) $(basename $(basename $@))
 	$(Q)ln -sf $(@F) $(basename $(basename $(basename $@)))
 endef
 
 $(CORE_SO): $(CORE_OBJ) src/core/libmemkit.map
 	$(call shared,$(CORE_OBJ),src/core/libmemkit.map)
-$(PROF_SO): $(HOOK_OBJ) src/hook/libmemkit-prof.map
-	$(call shared,$(HOOK_OBJ),src/hook/libmemkit-prof.map)
+$(PROF_SO): $(PROF_OBJ) src/hook/libmemkit-prof.map
+	$(call shared,$(PROF_OBJ),src/hook/libmemkit-prof.map,-lz)
 
 # ---- the example service -------------------------------------------------------------------------------
 
-LINK = $(Q)$(CC) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) $(LDLIBS)
+# libmemkit-prof needs zlib.
+WITH_PROF = $(if $(filter $(PROF_A),$^),-lz)
+LINK = $(Q)$(CC) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) $(LDLIBS) $(WITH_PROF)
 
 $(B)/service-before: $(B)/$(SERVICE)/before.o $(FRONT) $(CORE_A)
 $(B)/service-after: $(B)/$(SERVICE)/after.o $(FRONT) $(CORE_A)
@@ -175,7 +178,7 @@ compare: $(EXAMPLES) $(PROF_SO)
 
 # ---- benches -------------------------------------------------------------------------------------------
 
-LINK_CXX = $(Q)$(CXX) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) -lbenchmark -lm -ldl
+LINK_CXX = $(Q)$(CXX) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) -lbenchmark -lm -ldl $(WITH_PROF)
 GBENCH   := $(addprefix $(B)/bench/,gbench.o gbench_report.o gbench_count.o)
 
 BENCHES  := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard bench/bench_*.c)))
@@ -228,7 +231,7 @@ $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=a
 $(B)/tests/test_oom_pool: LINK_FLAGS += -Wl,--wrap=pthread_create,--wrap=pthread_key_create,--wrap=pthread_setspecific
 # One that looks at what is done under a lock, and comes in when it is free.
 $(B)/tests/test_lru_resize: LINK_FLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=pthread_mutex_unlock
-HOOK_TESTS := $(filter $(B)/tests/test_hook%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs)
+HOOK_TESTS := $(filter $(B)/tests/test_hook% $(B)/tests/test_prof%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs)
 $(HOOK_TESTS): $(PROF_A)
 $(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 $(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare_figures: $(LOAD)
@@ -264,7 +267,7 @@ $(LIB_CXX): $(B)/tests/lib_cxx.o
 $(LIB_CXX): LINK_FLAGS = -shared
 $(CXXPROGS) $(LIB_CXX):
 	$(say) LD $@
-	$(Q)$(CXX) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) $(LDLIBS) -ldl
+	$(Q)$(CXX) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) $(LDLIBS) -ldl $(WITH_PROF)
 
 TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)' MEMKIT_GBENCH='$(HAVE_GBENCH)'
 

@@ -8,7 +8,7 @@
 # by the names of his system.
 set -eu
 
-packages="gcc g++ libc6-dev make pkgconf libcmocka-dev libmicrohttpd-dev uthash-dev"
+packages="gcc g++ libc6-dev make pkgconf libcmocka-dev libmicrohttpd-dev uthash-dev zlib1g-dev"
 for group in "$@"; do
     case $group in
     ci) packages="$packages clang valgrind libclang-rt-14-dev libbenchmark-dev" ;;

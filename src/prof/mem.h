@@ -1,0 +1,42 @@
+/* mem.h - the profiler's own memory: mappings, never malloc.
+ *
+ * Kept memory is counted and bounded (max_bytes); scratch is what writing a profile takes and gives
+ * back whole.
+ */
+#ifndef MEMKIT_PROF_MEM_H
+#define MEMKIT_PROF_MEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#pragma GCC visibility push(hidden)
+
+/* Bound of the kept memory, bytes; lowering it below what is kept stops it from growing. */
+void memkit__kept_limit(size_t max_bytes);
+/* Bytes kept now, in whole pages. */
+size_t memkit__kept_bytes(void);
+
+/* A mapping of its own, zeroed. NULL: ENOMEM, also where the bound is reached. Any thread, inside
+ * malloc too. */
+void *memkit__kept_map(size_t bytes);
+void memkit__kept_unmap(void *p, size_t bytes);
+
+/* A small piece, zeroed, aligned to 16, kept for good; carved from mappings without a lock. */
+void *memkit__kept_alloc(size_t bytes);
+
+/* Bump memory of one owner. {0} is an empty one. */
+typedef struct memkit__scratch {
+    struct memkit__scratch_chunk *newest;
+    char *ptr, *end;
+} memkit__scratch;
+
+/* Zeroed, aligned to 16. NULL: ENOMEM. */
+void *memkit__scratch_alloc(memkit__scratch *s, size_t bytes);
+/* n objects of size bytes, overflow checked. */
+void *memkit__scratch_array(memkit__scratch *s, size_t n, size_t size);
+char *memkit__scratch_strndup(memkit__scratch *s, const char *text, size_t n);
+void memkit__scratch_free(memkit__scratch *s);
+
+#pragma GCC visibility pop
+
+#endif
