@@ -31,6 +31,8 @@ typedef struct memkit__module {
     uintptr_t eh_frame_hdr;       /* address, 0: none */
     size_t eh_frame_hdr_size;
     const void *identity; /* the loader's link map, to compare alone */
+    uintptr_t tables_start, tables_end; /* the readable segment that holds the unwind tables */
+    uintptr_t build_id_at;              /* address of the build id while loaded, 0: none */
 } memkit__module;
 
 /* The module loaded at pc now, noted if it is new; NULL: code in no module, or no room. */

@@ -1,0 +1,159 @@
+/* unwind_impl.h - what the files of the unwinder and the list of modules share.
+ *
+ *     unwind.c        the walk, and the cache of rules it goes by
+ *     unwind_rule.c   a row of the unwind tables as a rule of 30 bits
+ *     unwind_step.c   the frames that no such rule tells: signal frames, expressions, no tables
+ *     unwind_stack.c  what of the stack may be read
+ *     cfi.c           the tables: from a pc to a row;  cfi_run.c  their two little languages
+ */
+#ifndef MEMKIT_PROF_UNWIND_IMPL_H
+#define MEMKIT_PROF_UNWIND_IMPL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "prof/module.h"
+
+#pragma GCC visibility push(hidden)
+
+/* Stacks and tables are read as they are: no sanitizer knows which words are there to be read. */
+#define MEMKIT__READS_ANYTHING \
+    __attribute__((no_sanitize("address"), no_sanitize("thread"), no_sanitize("undefined")))
+
+/* A word from memory known to be readable, at any alignment. */
+MEMKIT__READS_ANYTHING static inline uintptr_t memkit__word(uintptr_t at)
+{
+    typedef uintptr_t __attribute__((aligned(1), may_alias)) word;
+    return *(const volatile word *)at;
+}
+
+/* How often a module was noted where another lay before. */
+extern _Atomic uint32_t memkit__modules_replaced;
+
+/* ---- unwind_stack.c ---- */
+
+/* True where all of the bytes can be read, asked of the kernel. Keeps errno. */
+bool memkit__readable(uintptr_t from, size_t bytes);
+
+/* What the walk may read, upward from its stack pointer: [sp, hi). A firm end is the stack's own;
+ * else hi is that of the last page that was asked for, and moves up with the walk. */
+typedef struct {
+    uintptr_t hi;
+    bool firm;
+    bool main; /* the first thread's */
+    struct memkit__thread *thread;
+} memkit__stack;
+
+/* What is known of a thread between two walks. Its own thread alone reads and writes it, also in
+ * signal handlers, which may come between any two of its words. */
+typedef struct memkit__thread {
+    _Atomic uintptr_t pointer; /* the thread pointer it was made for */
+    uintptr_t low;             /* [low, pointer) can be read: the thread's stack; 0: not known */
+    unsigned failed;           /* tries to find out */
+} memkit__thread;
+
+/* That of the calling thread, made if there is room; NULL: there is none. */
+memkit__thread *memkit__thread_here(void);
+
+/* The stack that sp lies in. False: nothing there can be read. */
+bool memkit__stack_of(memkit__stack *s, uintptr_t sp, memkit__thread *t);
+/* Moves a window that is not firm up to hold [from, to). */
+bool memkit__stack_extend(memkit__stack *s, uintptr_t from, uintptr_t to);
+/* A walk went from `from` to `to`: may the next one take it all as one stack? */
+void memkit__stack_learn(memkit__thread *t, uintptr_t from, uintptr_t to);
+
+static inline bool memkit__stack_holds(memkit__stack *s, uintptr_t from, uintptr_t to)
+{
+    return to <= s->hi || (!s->firm && memkit__stack_extend(s, from, to));
+}
+
+static inline uintptr_t memkit__thread_pointer(void)
+{
+    uintptr_t tp;
+#if defined(__x86_64__)
+    __asm__("mov %%fs:0, %0" : "=r"(tp));
+#else
+    __asm__("mrs %0, tpidr_el0" : "=r"(tp));
+#endif
+    return tp;
+}
+
+/* ---- a rule: how one frame is left ---- */
+
+/*       29  28              14 13          3 2    0
+ *     +---+----------------+-------------+------+
+ *     | t | offset, words  | bp, words   | kind |     t: the module may be unloaded
+ *     +---+----------------+-------------+------+
+ */
+enum {
+    MEMKIT__NO_RULE, /* an empty place in the cache */
+    MEMKIT__BY_SP,   /* CFA = sp + offset */
+    MEMKIT__BY_BP,   /* CFA = bp + offset */
+    MEMKIT__BY_SLOT, /* CFA = the word at bp - offset; bp = the word at bp: a realigned stack */
+    MEMKIT__IN_LR,   /* the return address is still in its register: a leaf (aarch64) */
+    MEMKIT__LAST,    /* there is no caller */
+    MEMKIT__SIGNAL,  /* the caller was interrupted */
+    MEMKIT__LONG /* ask the tables each time; with bp: there are none, go by the frame pointer */
+};
+
+#define MEMKIT__RULE_BITS 30u
+#define MEMKIT__RULE_T    (UINT32_C(1) << 29)
+
+static inline uint32_t memkit__rule(unsigned kind, uint32_t offset, uint32_t bp)
+{
+    return kind | bp << 3 | offset << 14;
+}
+
+static inline unsigned memkit__rule_kind(uint32_t rule)
+{
+    return rule & 7;
+}
+
+/* Bytes. */
+static inline uintptr_t memkit__rule_offset(uint32_t rule)
+{
+    return (uintptr_t)(rule >> 14 & 0x7fff) * sizeof(uintptr_t);
+}
+
+/* Bytes below the CFA where bp is saved; 0: it is not. */
+static inline uintptr_t memkit__rule_bp(uint32_t rule)
+{
+    return (uintptr_t)(rule >> 3 & 0x7ff) * sizeof(uintptr_t);
+}
+
+/* The rule of code at pc; NO_RULE where the tables of the module know none. */
+uint32_t memkit__rule_find(const memkit__module *m, uintptr_t pc);
+
+/* ---- steps that need more than a rule ---- */
+
+typedef struct {
+    uintptr_t pc; /* return address, or what was interrupted + 1 */
+    uintptr_t sp, bp, lr;
+    const void *context; /* ucontext_t with all registers, of the frame that a signal stopped */
+    memkit__stack stack;
+} memkit__walk;
+
+/* One frame up. False: the stack ends here. */
+bool memkit__step_signal(memkit__walk *w);
+bool memkit__step_long(memkit__walk *w, const memkit__module *m);
+bool memkit__step_by_pointer(memkit__walk *w);
+/* True where pc is the code that the kernel has a signal handler return to. */
+bool memkit__is_sigreturn(uintptr_t pc);
+/* Goes on from the registers of a ucontext_t that can be read. False: its stack cannot. */
+bool memkit__walk_from_context(memkit__walk *w, const void *context);
+
+/* A return address without the bits that sign it. */
+static inline uintptr_t memkit__plain(uintptr_t pc)
+{
+#if defined(__aarch64__)
+    __asm__("mov x30, %0\n\thint #7\n\tmov %0, x30" : "+r"(pc) : : "x30"); /* xpaclri */
+#endif
+    return pc;
+}
+
+#pragma GCC visibility pop
+
+#endif
