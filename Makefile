@@ -79,8 +79,12 @@ COMPARE  := $(patsubst %.c,$(B)/%.o,$(wildcard $(SERVICE)/compare*.c))
 EXAMPLES := $(addprefix $(B)/,service-before service-after service-load service-compare)
 
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_*.c)))
-PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c %/prog_lru_misuse.c %/prog_pool_misuse.c,$(sort $(wildcard tests/prog_*.c))))
+PROGS := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out %/prog_gbench.c %/prog_unwind.c %/prog_lru_misuse.c %/prog_pool_misuse.c,$(sort $(wildcard tests/prog_*.c))))
 GBENCH_PROGS := $(addprefix $(B)/tests/prog_gbench,$(if $(HAVE_GBENCH),-counted -uncounted))
+# Programs of known stacks, by each compiler that is there and in each of these ways.
+UNWIND_CCS := $(if $(SAN),,gcc $(shell command -v clang >/dev/null 2>&1 && echo clang))
+UNWIND_WAYS := O0-fp-pie O0-nofp-nopie O1-fp-nopie O1-nofp-pie O2-nofp-pie O2-fp-nopie O3-fp-pie O3-nofp-nopie
+UNWIND_PROGS := $(foreach cc,$(UNWIND_CCS),$(foreach p,prog_unwind prog_unwind_cxx,$(UNWIND_WAYS:%=$(B)/tests/$(p)-$(cc)-%)))
 CXXPROGS := $(addprefix $(B)/tests/,prog_hook_cxx $(if $(SAN),,prog_hook_cxx_linked prog_hook_cxx_static))
 TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/tools_*.c)))
 # What tests preload, or load.
@@ -245,6 +249,29 @@ $(PROGS): LDLIBS = -ldl
 $(B)/tests/prog_hook_nopie.o: OBJFLAGS = -fno-pie
 $(B)/tests/prog_hook_nopie: LINK_FLAGS = -no-pie
 
+# prog_unwind-COMPILER-LEVEL-FRAMES-KIND, with the unwinder alone.
+UNWIND_OBJ := $(filter $(B)/src/prof/unwind%.o $(B)/src/prof/cfi%.o $(B)/src/prof/module.o $(B)/src/prof/mem.o $(B)/src/core/%,$(PROF_OBJ))
+UNWIND_FLAGS = $(foreach w,$(subst -, ,$*),$(UNWIND_$(w)))
+UNWIND_O0 := -O0
+UNWIND_O1 := -O1
+UNWIND_O2 := -O2
+UNWIND_O3 := -O3
+UNWIND_fp := -fno-omit-frame-pointer
+UNWIND_nofp := -fomit-frame-pointer
+UNWIND_pie := -fPIE -pie
+UNWIND_nopie := -fno-pie -no-pie
+# $(call unwind_program,prefix of its name,source,compiler,flags)
+define unwind_program
+$(B)/tests/$(1)-%: tests/$(2) tests/prog_unwind.h $$(UNWIND_OBJ) Makefile
+	$$(say) LD $$@
+	@mkdir -p $$(@D)
+	$$(Q)$(3) $(4) -pthread -Wall -Wextra $$(WERROR) $$(UNWIND_FLAGS) -o $$@ $$< $$(UNWIND_OBJ) -ldl
+endef
+$(eval $(call unwind_program,prog_unwind-gcc,prog_unwind.c,gcc,-std=gnu11))
+$(eval $(call unwind_program,prog_unwind-clang,prog_unwind.c,clang,-std=gnu11))
+$(eval $(call unwind_program,prog_unwind_cxx-gcc,prog_unwind_cxx.cc,g++,-std=gnu++17))
+$(eval $(call unwind_program,prog_unwind_cxx-clang,prog_unwind_cxx.cc,clang++,-std=gnu++17))
+
 # Benches of known figures, with the hook and without.
 $(GBENCH_PROGS): $(B)/tests/prog_gbench-%: $(B)/tests/prog_gbench.o $(GBENCH) $(CORE_A)
 	$(say) LD $@
@@ -269,12 +296,12 @@ $(CXXPROGS) $(LIB_CXX):
 	$(say) LD $@
 	$(Q)$(CXX) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) $(LDLIBS) -ldl $(WITH_PROF)
 
-TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)' MEMKIT_GBENCH='$(HAVE_GBENCH)'
+TEST_ENV = MEMKIT_BUILD='$(abspath $(B))' MEMKIT_SAN='$(SAN)' MEMKIT_ROOT='$(CURDIR)' CC='$(CC)' MEMKIT_GBENCH='$(HAVE_GBENCH)' MEMKIT_UNWIND_CCS='$(UNWIND_CCS)'
 
 ## test         every test, in at most 3 minutes; the last line is `N passed, N failed`
 ##              (TEST=test_pool runs one; also CC=clang, SAN=address,undefined, SAN=thread)
 .PHONY: test
-test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS) $(CXXPROGS) $(TEST_LIBS)
+test: lib $(EXAMPLES) $(TESTS) $(PROGS) $(GBENCH_PROGS) $(CXXPROGS) $(UNWIND_PROGS) $(TEST_LIBS)
 	$(Q)$(TEST_ENV) tests/run.sh $(if $(TEST),$(TEST:%=$(B)/tests/%),$(TESTS))
 
 ## test-tools   tests against real programs: servers under load, other mallocs, Prometheus, a browser
