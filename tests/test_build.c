@@ -63,13 +63,14 @@ static void each_header_compiles_alone_and_strictly(void **state)
     "cat '%s'/include/memkit/*.h | sed '/^ \\*/d; s|/\\*.*||' | grep -oE " \
     "'\\bmemkit_[a-z0-9_]+\\(' |"                                          \
     " tr -d '(' | grep -vx 'memkit_arena_alloc' | sort -u"
+#define OF_PROF  "'^memkit_(prof|debug)_'"
 #define EXPORTED "nm -D --defined-only '%s/%s' | awk '$2 != \"A\" { print $3 }' | sort -u"
 
 static void the_core_exports_what_its_headers_declare_and_nothing_else(void **state)
 {
     (void)state;
     int code;
-    char *declared = output(&code, DECLARED, root);
+    char *declared = output(&code, DECLARED " | grep -vE " OF_PROF, root);
     char *exported = output(&code, EXPORTED " | sed 's/@@MEMKIT_0.1$//'", build, "libmemkit.so.0");
     assert_string_equal(exported, declared);
     assert_non_null(strstr(exported, "memkit_pool_get\n"));
@@ -103,11 +104,21 @@ static void the_hook_exports_mallocs_family_unversioned(void **state)
 {
     (void)state;
     int code;
-    char *exported = output(&code, EXPORTED " | grep -v '^_Z[dn]'", build, "libmemkit-prof.so.0");
+    char *exported = output(&code, EXPORTED " | grep -v '^_Z[dn]' | grep -v '^memkit_'", build,
+                            "libmemkit-prof.so.0");
     assert_string_equal(exported, "aligned_alloc\ncalloc\nfree\nmalloc\nmemalign\n"
-                                  "memkit_prof_attach@@MEMKIT_PROF_0.1\nposix_memalign\npvalloc\n"
-                                  "realloc\nreallocarray\nvalloc\n");
+                                  "posix_memalign\npvalloc\nrealloc\nreallocarray\nvalloc\n");
     free(exported);
+}
+
+static void the_profiler_exports_what_its_headers_declare_and_nothing_else(void **state)
+{
+    (void)state;
+    run("{ " DECLARED " | grep -E " OF_PROF "; echo memkit_prof_attach; } | sort -u > declared;"
+        " { " EXPORTED "; } | sed -n 's/^\\(memkit_.*\\)@@MEMKIT_PROF_0.1$/\\1/p' > exported;"
+        " grep -qx memkit_prof_start exported && comm -13 declared exported > undeclared &&"
+        " ! test -s undeclared",
+        root, build, "libmemkit-prof.so.0");
 }
 
 static void internal_names_begin_with_memkit__in_the_static_libraries(void **state)
@@ -305,6 +316,7 @@ int main(void)
         cmocka_unit_test(the_core_exports_what_its_headers_declare_and_nothing_else),
         cmocka_unit_test(the_core_needs_libc_alone_and_leaves_malloc_be),
         cmocka_unit_test(the_hook_exports_mallocs_family_unversioned),
+        cmocka_unit_test(the_profiler_exports_what_its_headers_declare_and_nothing_else),
         cmocka_unit_test(internal_names_begin_with_memkit__in_the_static_libraries),
         cmocka_unit_test(install_puts_what_uninstall_takes_away),
         cmocka_unit_test(the_quick_start_compiles_and_runs),

@@ -251,7 +251,7 @@ static void stats_says_when_malloc_is_not_hooked(void **state)
 
 /* ---- the shared object ----------------------------------------------------------------------- */
 
-static void exactly_the_family_operators_and_attach_are_exported(void **state)
+static void exactly_the_family_and_the_operators_are_exported_beside_memkits(void **state)
 {
     (void)state;
     if (!present("nm"))
@@ -283,14 +283,14 @@ static void exactly_the_family_operators_and_attach_are_exported(void **state)
                                "free\n"
                                "malloc\n"
                                "memalign\n"
-                               "memkit_prof_attach@@MEMKIT_PROF_0.1\n"
                                "posix_memalign\n"
                                "pvalloc\n"
                                "realloc\n"
                                "reallocarray\n"
                                "valloc\n";
     const result *r = RUN(false, NULL, "sh", "-c",
-                          "nm -D --defined-only \"$0\" | awk '{ print $NF }' | LC_ALL=C sort",
+                          "nm -D --defined-only \"$0\" | awk '{ print $NF }' | grep -v ^memkit_ |"
+                          " LC_ALL=C sort",
                           in_build("libmemkit-prof.so.0"));
     assert_ran(r, 0);
     assert_string_equal(r->out, want);
@@ -335,7 +335,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(stats_file_is_appended_to_wherever_the_program_went),
         cmocka_unit_test(stats_off_prints_nothing_and_nonsense_is_said_once),
         cmocka_unit_test(stats_says_when_malloc_is_not_hooked),
-        cmocka_unit_test(exactly_the_family_operators_and_attach_are_exported),
+        cmocka_unit_test(exactly_the_family_and_the_operators_are_exported_beside_memkits),
     };
     return finish(cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -47,7 +47,7 @@ static int try_malloc(void)
     memcpy(&their_free, &fn, sizeof fn);
     if (their_malloc == NULL || their_free == NULL)
         return 0;
-    memkit__counts before;
+    memkit__tally before;
     if (!memkit__trial_begin(
             &before)) /* at its end a thread has nothing to watch but the address */
         return their_malloc == malloc;

@@ -38,6 +38,7 @@
 
 #include "hook/counters.h"
 #include "hook/timing.h"
+#include "prof/sampler.h"
 
 #define CHUNK_BLOCKS 127u
 #define EARLY_CALLS  8u
@@ -48,8 +49,9 @@ enum { UNUSED, TAKEN, FREE };
 enum { KEY_NONE, KEY_BUSY, KEY_READY };
 
 typedef struct chunk {
-    struct chunk *next; /* older */
-    atomic_uint used;   /* blocks that ever had a thread */
+    struct chunk *next;    /* older */
+    atomic_uint used;      /* blocks that ever had a thread */
+    uint32_t first_number; /* of its blocks */
     memkit__block blocks[CHUNK_BLOCKS];
 } chunk;
 
@@ -65,6 +67,9 @@ static _Atomic int64_t peak;
 static memkit__block fresh = {.room = NO_ROOM};
 static memkit__block late = {.room = NO_ROOM};
 
+/* All quiet threads' at once. Its counts are in no sum, its room is put right when it runs out. */
+static memkit__block aside = {.room = MEMKIT__ROOM_HALF, .sample_at = UINT64_MAX};
+
 MEMKIT__TLS memkit__thread memkit__me = {.block = &fresh};
 
 static pthread_key_t key;
@@ -75,21 +80,21 @@ static uint64_t peek(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-static memkit__counts counts_of(const memkit__block *b)
+static memkit__tally counts_of(const memkit__block *b)
 {
-    return (memkit__counts){.mallocs = peek(&b->mallocs),
-                            .frees = peek(&b->frees),
-                            .alloc_bytes = peek(&b->alloc_bytes),
-                            .freed_bytes = peek(&b->freed_bytes)};
+    return (memkit__tally){.mallocs = peek(&b->mallocs),
+                           .frees = peek(&b->frees),
+                           .alloc_bytes = peek(&b->alloc_bytes),
+                           .freed_bytes = peek(&b->freed_bytes)};
 }
 
 /* a - b; differences may wrap and come right again. */
-static memkit__counts minus(memkit__counts a, memkit__counts b)
+static memkit__tally minus(memkit__tally a, memkit__tally b)
 {
-    return (memkit__counts){.mallocs = a.mallocs - b.mallocs,
-                            .frees = a.frees - b.frees,
-                            .alloc_bytes = a.alloc_bytes - b.alloc_bytes,
-                            .freed_bytes = a.freed_bytes - b.freed_bytes};
+    return (memkit__tally){.mallocs = a.mallocs - b.mallocs,
+                           .frees = a.frees - b.frees,
+                           .alloc_bytes = a.alloc_bytes - b.alloc_bytes,
+                           .freed_bytes = a.freed_bytes - b.freed_bytes};
 }
 
 static void reserve(int64_t bytes)
@@ -142,6 +147,7 @@ static memkit__block *take_block(void)
         }
         if (i < CHUNK_BLOCKS) {
             b = &c->blocks[i];
+            b->number = c->first_number + i;
             atomic_store(&b->taken, TAKEN);
             break;
         }
@@ -150,6 +156,7 @@ static memkit__block *take_block(void)
         if (more == MAP_FAILED)
             return NULL;
         more->next = c;
+        more->first_number = c->first_number + CHUNK_BLOCKS;
         if (!atomic_compare_exchange_strong(&newest, &c, more))
             munmap(more, sizeof *more); /* another thread was faster */
     }
@@ -165,12 +172,19 @@ static void leave_block(memkit__block *b)
     atomic_fetch_add(&free_blocks, 1);
 }
 
+/* Where the thread counts, when it is not quiet. */
+static memkit__block **place(void)
+{
+    return memkit__me.quiet > 0 ? &memkit__me.loud : &memkit__me.block;
+}
+
 static void at_thread_end(void *armed)
 {
     if (++memkit__me.rounds < END_ROUNDS && pthread_setspecific(key, armed) == 0)
         return;
-    memkit__block *b = memkit__me.block;
-    memkit__me.block = &late;
+    memkit__block **at = place();
+    memkit__block *b = *at;
+    *at = &late;
     if (b != &fresh && b != &late) {
         memkit__me.early = minus(counts_of(b), b->base);
         leave_block(b);
@@ -192,24 +206,25 @@ static bool arm(void)
 
 memkit__block *memkit__block_if_any(void)
 {
-    memkit__block *b = memkit__me.block;
+    memkit__block *b = *place();
     return b != &fresh && b != &late ? b : NULL;
 }
 
 memkit__block *memkit__own_block(void)
 {
     memkit__block *own = memkit__block_if_any();
-    if (own != NULL || memkit__me.block == &late || memkit__me.rounds > 0)
+    if (own != NULL || *place() == &late || memkit__me.rounds > 0)
         return own;
     int saved = errno;
     memkit__block *b = arm() ? take_block() : NULL;
-    if (b != NULL && memkit__me.block != &fresh) {
+    if (b != NULL && *place() != &fresh) {
         leave_block(b); /* arm allocated, or a signal handler: it took one meanwhile */
-        b = memkit__me.block;
+        b = *place();
     } else if (b != NULL) {
         b->base = minus(counts_of(b), memkit__me.early);
+        b->label_age = 0;
         memkit__timing_new_thread(b);
-        memkit__me.block = b;
+        *place() = b;
     }
     errno = saved;
     return b;
@@ -218,9 +233,9 @@ memkit__block *memkit__own_block(void)
 /* True when the thread has a block now. */
 static bool early_call(void)
 {
-    uint32_t n = ++memkit__me.early_calls;
-    if (n > EARLY_CALLS)
+    if (memkit__me.early_calls >= EARLY_CALLS)
         return memkit__own_block() != NULL;
+    uint32_t n = ++memkit__me.early_calls;
     if (n == 1) { /* armed this early it sees the end begin */
         int saved = errno;
         (void)arm();
@@ -236,7 +251,7 @@ static void count_shared(uint64_t allocated, uint64_t freed, unsigned mallocs, u
     atomic_fetch_add(&shared.frees, frees);
     atomic_fetch_add(&shared.alloc_bytes, allocated);
     atomic_fetch_add(&shared.freed_bytes, freed);
-    memkit__counts *early = &memkit__me.early;
+    memkit__tally *early = &memkit__me.early;
     early->mallocs += mallocs;
     early->frees += frees;
     early->alloc_bytes += allocated;
@@ -255,34 +270,76 @@ void memkit__count_slow(uint64_t allocated, uint64_t freed, unsigned mallocs, un
         b = memkit__me.block;
         memkit__room_add(&b->room, freed - allocated);
     }
-    settle(b);
+    if (b == &aside)
+        atomic_store(&b->room, MEMKIT__ROOM_HALF);
+    else
+        settle(b);
     memkit__bump(&b->mallocs, mallocs);
     memkit__bump(&b->alloc_bytes, allocated);
     memkit__bump(&b->frees, frees);
     memkit__bump(&b->freed_bytes, freed);
 }
 
-bool memkit__trial_begin(memkit__counts *before)
+/* Nor does the sampler see it; and a quiet thread counts as others do meanwhile. */
+bool memkit__trial_begin(memkit__tally *before)
 {
-    const memkit__block *b = memkit__own_block();
-    if (b != NULL)
-        *before = counts_of(b);
-    return b != NULL;
+    memkit__block *b = memkit__own_block();
+    if (b == NULL)
+        return false;
+    *before = counts_of(b);
+    memkit__me.unobserved++;
+    if (memkit__me.quiet > 0)
+        memkit__me.block = b;
+    return true;
 }
 
-uint64_t memkit__trial_count(const memkit__counts *before)
+uint64_t memkit__trial_count(const memkit__tally *before)
 {
-    memkit__counts c = minus(counts_of(memkit__me.block), *before);
+    memkit__tally c = minus(counts_of(memkit__me.block), *before);
     return c.mallocs + c.frees;
 }
 
-void memkit__trial_end(const memkit__counts *before)
+void memkit__trial_end(const memkit__tally *before)
 {
     memkit__block *b = memkit__me.block;
     atomic_store(&b->mallocs, before->mallocs);
     atomic_store(&b->frees, before->frees);
     atomic_store(&b->alloc_bytes, before->alloc_bytes);
     atomic_store(&b->freed_bytes, before->freed_bytes);
+    if (memkit__me.quiet > 0)
+        memkit__me.block = &aside;
+    memkit__me.unobserved--;
+}
+
+void memkit__count_aside(void)
+{
+    if (memkit__me.quiet == 0) {
+        memkit__me.loud = memkit__me.block;
+        memkit__me.quiet = 1; /* before: a signal handler is counted in one of the two */
+        memkit__me.block = &aside;
+    } else {
+        memkit__me.quiet++;
+    }
+}
+
+void memkit__count_again(void)
+{
+    if (memkit__me.quiet == 1)
+        memkit__me.block = memkit__me.loud;
+    memkit__me.quiet--;
+}
+
+uint64_t memkit__thread_mallocs(void)
+{
+    const memkit__block *b = memkit__block_if_any();
+    return b != NULL ? peek(&b->mallocs) - b->base.mallocs : memkit__me.early.mallocs;
+}
+
+void memkit__blocks_resample(void)
+{
+    for (chunk *c = atomic_load(&newest); c != NULL; c = c->next)
+        for (unsigned i = 0; i < CHUNK_BLOCKS; i++)
+            atomic_store(&c->blocks[i].sample_at, 0);
 }
 
 void memkit__each_block(void (*fn)(const memkit__block *b, void *arg), void *arg)
@@ -297,7 +354,11 @@ void memkit__each_block(void (*fn)(const memkit__block *b, void *arg), void *arg
 void memkit__thread_counts(memkit__counts *out)
 {
     const memkit__block *b = memkit__block_if_any();
-    *out = b == NULL ? memkit__me.early : minus(counts_of(b), b->base);
+    memkit__tally t = b == NULL ? memkit__me.early : minus(counts_of(b), b->base);
+    *out = (memkit__counts){.mallocs = t.mallocs,
+                            .frees = t.frees,
+                            .alloc_bytes = t.alloc_bytes,
+                            .freed_bytes = t.freed_bytes};
 }
 
 static void add_frees(const memkit__block *b, void *sum)
@@ -357,6 +418,7 @@ static void in_child(void)
     int64_t room = own != NULL ? atomic_load(&own->room) : 0;
     atomic_store(&reserved, (int64_t)(now.alloc_bytes - now.freed_bytes) + room);
     memkit__timing_in_child();
+    memkit__sampler_in_child();
 }
 
 __attribute__((constructor)) static void watch_forks(void)

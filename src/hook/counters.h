@@ -21,6 +21,11 @@
 #define MEMKIT__ROOM_MAX  ((int64_t)64 * 1024)
 #define MEMKIT__ROOM_HALF (MEMKIT__ROOM_MAX / 2)
 
+/* What one thread counted, in blocks and usable bytes. */
+typedef struct {
+    uint64_t mallocs, frees, alloc_bytes, freed_bytes;
+} memkit__tally;
+
 typedef struct {
     /* The hot line: written by the block's thread alone, read by anybody. */
     _Alignas(128) _Atomic uint64_t mallocs;
@@ -28,20 +33,31 @@ typedef struct {
     _Atomic uint64_t alloc_bytes; /* usable bytes allocated */
     _Atomic uint64_t freed_bytes; /* usable bytes freed */
     _Atomic int64_t room;         /* reserved in `reserved` of counters.c and not yet used */
+    /* A sample is due once alloc_bytes is that much. 0: the sampler has to think; written by those
+     * who control it, too. UINT64_MAX: never. See prof/sampler.c, whose the next two are. */
+    _Atomic uint64_t sample_at;
+    uint64_t random;
+    uint32_t label, label_age;
 
     /* The cold line. */
     _Alignas(64) _Atomic uint32_t taken;       /* by a living thread, or free, or never used */
-    memkit__counts base;                       /* the counts when this thread took the block */
+    uint32_t number;                           /* of blocks, from 0 */
+    memkit__tally base;                        /* the counts when this thread took the block */
     _Atomic(struct memkit__clocked *) clocked; /* timing.c's, NULL until it wants one */
+    uint64_t sample_rate;                      /* that sample_at was drawn with; sampler.c's */
 } memkit__block;
 
 /* All the thread-local storage of the counters. */
 typedef struct {
-    memkit__block *block; /* never NULL */
-    uint32_t early_calls; /* that came while the thread had no block yet */
-    uint32_t rounds;      /* of key destructors that the thread went through */
-    memkit__counts early; /* what this thread counted in the shared block before its own, or in all
-                             once it gave that up */
+    memkit__block *block;        /* never NULL */
+    memkit__block *loud;         /* while quiet: what `block` was */
+    memkit__tally early;         /* what this thread counted in the shared block before its own, or
+                                    in all once it gave that up */
+    uint32_t id;                 /* of the thread, for the sampler; 0: none yet */
+    uint8_t early_calls;         /* that came while the thread had no block yet */
+    uint8_t rounds;              /* of key destructors that the thread went through */
+    volatile uint8_t unobserved; /* > 0: what is allocated is not sampled */
+    uint8_t quiet;               /* > 0: nor counted; how often begun */
 } memkit__thread;
 
 extern MEMKIT__TLS memkit__thread memkit__me;
@@ -59,10 +75,21 @@ memkit__block *memkit__block_if_any(void);
 
 /* For a call that is made to see whether the hook counts it: the own block's counts before, and
  * back to them, as if it had not been. False: the thread has no block, nothing can be seen. */
-bool memkit__trial_begin(memkit__counts *before);
+bool memkit__trial_begin(memkit__tally *before);
 /* How many calls were counted since. */
-uint64_t memkit__trial_count(const memkit__counts *before);
-void memkit__trial_end(const memkit__counts *before);
+uint64_t memkit__trial_count(const memkit__tally *before);
+void memkit__trial_end(const memkit__tally *before);
+
+/* From here on the thread counts in a block of nobody's, which is in no sum; then no more. They
+ * nest. prof/quiet.h */
+void memkit__count_aside(void);
+void memkit__count_again(void);
+
+/* How many allocations the calling thread has made: those before it had a block, too. */
+uint64_t memkit__thread_mallocs(void);
+
+/* 0 in each block's sample_at: each thread asks the sampler at its next allocation. */
+void memkit__blocks_resample(void);
 
 /* Calls fn for each block that a thread ever had. */
 void memkit__each_block(void (*fn)(const memkit__block *b, void *arg), void *arg);
@@ -101,6 +128,13 @@ static inline bool memkit__room_sub(_Atomic int64_t *room, uint64_t n)
 #endif
 }
 
+/* True: memkit__on_alloc must be called for the allocation just counted. */
+static inline bool memkit__sample_due(void)
+{
+    const memkit__block *b = memkit__me.block;
+    return MEMKIT_UNLIKELY(memkit__read(&b->alloc_bytes) >= memkit__read(&b->sample_at));
+}
+
 /* False: memkit__count_slow must do it. */
 static inline bool memkit__try_count_malloc(uint64_t bytes)
 {
@@ -109,6 +143,15 @@ static inline bool memkit__try_count_malloc(uint64_t bytes)
         return false;
     memkit__bump(&b->mallocs, 1);
     memkit__bump(&b->alloc_bytes, bytes);
+    return true;
+}
+
+/* True: memkit__on_alloc must be asked. */
+static inline bool memkit__count_malloc(uint64_t bytes)
+{
+    if (MEMKIT_LIKELY(memkit__try_count_malloc(bytes)))
+        return memkit__sample_due();
+    memkit__count_slow(bytes, 0, 1, 0);
     return true;
 }
 
@@ -122,12 +165,6 @@ static inline bool memkit__try_count_free(uint64_t bytes)
     return true;
 }
 
-static inline void memkit__count_malloc(uint64_t bytes)
-{
-    if (MEMKIT_UNLIKELY(!memkit__try_count_malloc(bytes)))
-        memkit__count_slow(bytes, 0, 1, 0);
-}
-
 static inline void memkit__count_free(uint64_t bytes)
 {
     if (MEMKIT_UNLIKELY(!memkit__try_count_free(bytes)))
@@ -135,18 +172,19 @@ static inline void memkit__count_free(uint64_t bytes)
 }
 
 /* One of each, and the room sees the difference only: the old block does not outlive the new one.
- */
-static inline void memkit__count_realloc(uint64_t old, uint64_t bytes)
+ * True: memkit__on_alloc must be asked. */
+static inline bool memkit__count_realloc(uint64_t old, uint64_t bytes)
 {
     memkit__block *b = memkit__me.block;
     if (MEMKIT_UNLIKELY(memkit__room_add(&b->room, old - bytes))) {
         memkit__count_slow(bytes, old, 1, 1);
-        return;
+        return true;
     }
     memkit__bump(&b->mallocs, 1);
     memkit__bump(&b->alloc_bytes, bytes);
     memkit__bump(&b->frees, 1);
     memkit__bump(&b->freed_bytes, old);
+    return memkit__sample_due();
 }
 
 #pragma GCC visibility pop

@@ -31,6 +31,7 @@
 #include "hook/counters.h"
 #include "hook/real.h"
 #include "hook/timing.h"
+#include "prof/sampler.h"
 
 #if defined(__LP64__) /* elsewhere size_t is mangled as j, and they are left alone */
 
@@ -212,7 +213,7 @@ static void look_up(void *fns[OPERATORS], const void *caller)
  * it already. */
 static void try_all(const operators *ops, bool here[OPERATORS])
 {
-    memkit__counts before;
+    memkit__tally before;
     if (!memkit__trial_begin(&before))
         return;
 #define TRY_NEW(name, symbol, params, args, trial, ...)       \
@@ -257,7 +258,7 @@ __attribute__((noinline, cold)) static void resolve(const void *caller)
     int saved = errno;
     void *fns[OPERATORS] = {0};
     bool here[OPERATORS] = {0};
-    memkit__counts before; /* what looking allocates is none of the program's */
+    memkit__tally before; /* what looking allocates is none of the program's */
     bool counting = memkit__trial_begin(&before);
     look_up(fns, caller);
     if (counting)
@@ -284,12 +285,18 @@ __attribute__((noinline, cold)) static void resolve(const void *caller)
 
 /* ---- the operators --------------------------------------------------------------------------- */
 
-static void *counted(void *p)
+static void *counted(void *p, memkit__asked asked)
 {
-    if (p != NULL)
-        memkit__count_malloc(memkit__usable(p));
+    if (p == NULL)
+        return NULL;
+    size_t bytes = memkit__usable(p);
+    if (memkit__count_malloc(bytes))
+        memkit__on_alloc(p, bytes, asked);
     return p;
 }
+
+/* For the sampler: this very operator, and its caller. */
+#define ASKED(name) ((memkit__asked){n, (uintptr_t)(name), __builtin_return_address(0)})
 
 #define BE_RESOLVED()                                                                \
     do {                                                                             \
@@ -306,11 +313,11 @@ static void *counted(void *p)
         if (!counted_here[name##_])                              \
             return real.name args;                               \
         if (MEMKIT_LIKELY(!memkit__timing))                      \
-            return counted(real.name args);                      \
+            return counted(real.name args, ASKED(name));         \
         memkit__stamp entered = memkit__timing_enter();          \
         void *p = real.name args;                                \
         memkit__timing_leave(entered, "operator new", n);        \
-        return counted(p);                                       \
+        return counted(p, ASKED(name));                          \
     }
 
 #define DEFINE_DELETE(name, symbol, params, args, ...)           \
@@ -327,6 +334,8 @@ static void *counted(void *p)
         }                                                        \
         size_t bytes = memkit__usable(p);                        \
         memkit__count_free(bytes);                               \
+        if (memkit__perhaps_sampled(p))                          \
+            memkit__on_free(p);                                 \
         if (MEMKIT_LIKELY(!memkit__timing)) {                    \
             real.name args;                                      \
             return;                                              \

@@ -7,7 +7,7 @@
  * - The time is that of the allocator's own function, from just before to just after; the counting
  *   around it is not in it, reading the clock is once (`clock_ns`, measured at the start). Failing
  *   calls are timed too, free(NULL) is no call. Calls before our constructor are not timed, and
- *   none where malloc is not hooked.
+ *   none where malloc is not hooked, nor those that a quiet thread makes (prof/quiet.h).
  * - A thread's times lie with its block of counters (counters.c), one writer, one page each; a
  *   thread without a block adds to `shared`. A block's next thread goes on where the last one
  *   ended, so that sums over all are the process's.
@@ -142,6 +142,8 @@ unsigned memkit__timing_bucket(uint64_t ns)
 
 void memkit__timing_leave(memkit__stamp entered, const char *function, size_t bytes)
 {
+    if (memkit__me.quiet > 0)
+        return;
     int saved = errno;
     uint64_t ns = now() - entered.at;
     clocked *c = own();
