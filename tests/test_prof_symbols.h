@@ -132,6 +132,7 @@ static inline bool nm_of(const char *path, const char *symbol, uint64_t *at, uin
 {
     char line[512], name[256];
     bool found = false;
+    *at = *size = 0;
     snprintf(line, sizeof line, "nm -S '%s' 2>/dev/null; nm -DS '%s' 2>/dev/null", path, path);
     FILE *f = popen(line, "re"); // NOLINT
     assert_non_null(f);
