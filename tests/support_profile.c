@@ -164,26 +164,48 @@ static void name_functions(memkit__profile *p, memkit__scratch *s)
     p->n_locations = FUNCTIONS * SITES;
 }
 
-/* A walk down a call graph in which each call site calls a few functions. */
-static const uint32_t *walk(memkit__scratch *s, uint32_t depth, uint64_t *seed)
+/* The location called from one: most have one callee, some several (choice tells which). */
+static uint32_t called_from(uint32_t at, uint64_t choice)
 {
-    uint32_t *stack = array(s, depth, sizeof *stack);
-    uint32_t at = 0;
-    for (uint32_t i = depth; i > 0; i--) {
-        stack[i - 1] = at;
-        uint64_t choice = next_random(seed);
-        uint64_t calls = at * UINT64_C(0x9e3779b97f4a7c15) + (depth - i < 5 ? 0 : choice % 4);
-        at = (uint32_t)(next_random(&calls) % (FUNCTIONS * SITES));
+    uint64_t calls = at * UINT64_C(0x9e3779b97f4a7c15) + (choice % 10 < 7 ? 0 : choice % 4);
+    return (uint32_t)(next_random(&calls) % (FUNCTIONS * SITES));
+}
+
+/* A stack that leaves an earlier one some frames before its leaf, as those of a program do: the
+ * outer frames are the ways to a request's handler, the inner ones what it allocates. */
+static const uint32_t *walk(memkit__scratch *s, const memkit__sample *earlier, uint32_t *depth,
+                            uint64_t *seed)
+{
+    uint32_t shared = 0, length = 10 + (uint32_t)(next_random(seed) % 21);
+    if (earlier != NULL) {
+        uint32_t own = 1; /* 1 to 12, 4 in the mean */
+        while (own < 12 && next_random(seed) % 4 != 0)
+            own++;
+        shared = earlier->depth > own + 1 ? earlier->depth - own : 1;
+        length = shared + 1 + (uint32_t)(next_random(seed) % (2 * own));
+        length = length < 10 ? 10 : length > 30 ? 30 : length;
+        shared = shared < length ? shared : length - 1;
     }
+    uint32_t *stack = array(s, length, sizeof *stack), at = 0;
+    for (uint32_t i = 0; i < length; i++) { /* from the root */
+        if (i < shared)
+            at = earlier->locations[earlier->depth - 1 - i];
+        else if (i > 0)
+            at = called_from(at, i == shared ? 7 + next_random(seed) % 3 : next_random(seed));
+        stack[length - 1 - i] = at;
+    }
+    *depth = length;
     return stack;
 }
 
 /* What samples of a mean of 512 KiB make of a site's blocks: each sample stands for many. */
-static int64_t *sampled_values(memkit__scratch *s, uint64_t *seed)
+static int64_t *sampled_values(memkit__scratch *s, uint32_t leaf, uint64_t *seed)
 {
     int64_t *v = array(s, MEMKIT__HEAP_TYPE_COUNT, sizeof *v);
-    uint64_t size = UINT64_C(16) << next_random(seed) % 11;
-    size -= next_random(seed) % (size / 2);
+    uint64_t of_leaf = leaf; /* most places allocate one size: a struct */
+    uint64_t *sizes = next_random(seed) % 3 != 0 ? &of_leaf : seed;
+    uint64_t size = UINT64_C(16) << next_random(sizes) % 11;
+    size -= next_random(sizes) % (size / 2) / 8 * 8;
     uint64_t samples = 1 + next_random(seed) % 3, weight = 524288 / size + (size > 8192);
     uint64_t live = next_random(seed) % 3 == 0 ? samples : 0, dead = samples - live;
     v[MEMKIT__ALLOC_OBJECTS] = (int64_t)(samples * weight);
@@ -195,6 +217,37 @@ static int64_t *sampled_values(memkit__scratch *s, uint64_t *seed)
     v[MEMKIT__FOREIGN_FREED_OBJECTS] = next_random(seed) % 8 == 0 ? v[MEMKIT__FREED_OBJECTS] : 0;
     v[MEMKIT__LIFE_1US + next_random(seed) % 10] = v[MEMKIT__FREED_OBJECTS];
     return v;
+}
+
+static bool is_new(const memkit__sample *samples, uint32_t n, const uint32_t *locations,
+                   uint32_t depth)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (samples[i].depth == depth &&
+            memcmp(samples[i].locations, locations, depth * sizeof *locations) == 0)
+            return false;
+    return true;
+}
+
+/* Takes away the locations that are in no stack, as none is in a real profile. */
+static void drop_unused(memkit__profile *p, memkit__scratch *s)
+{
+    uint32_t *number = array(s, p->n_locations, sizeof *number), n = 0;
+    for (uint32_t i = 0; i < p->n_samples; i++)
+        for (uint32_t d = 0; d < p->samples[i].depth; d++)
+            number[p->samples[i].locations[d]] = 1;
+    for (uint32_t i = 0; i < p->n_locations; i++)
+        if (number[i] != 0) {
+            p->locations[n] = p->locations[i];
+            number[i] = n++;
+        }
+    p->n_locations = n;
+    for (uint32_t i = 0; i < p->n_samples; i++) {
+        uint32_t *stack = array(s, p->samples[i].depth, sizeof *stack);
+        for (uint32_t d = 0; d < p->samples[i].depth; d++)
+            stack[d] = number[p->samples[i].locations[d]];
+        p->samples[i].locations = stack;
+    }
 }
 
 memkit__profile *service_profile(memkit__scratch *s, uint32_t stacks, uint64_t seed)
@@ -218,15 +271,22 @@ memkit__profile *service_profile(memkit__scratch *s, uint32_t stacks, uint64_t s
     };
     name_functions(p, s);
     for (uint32_t i = 0; i < stacks; i++) {
-        uint32_t depth = 10 + (uint32_t)(next_random(&seed) % 21);
+        uint32_t depth;
+        const memkit__sample *earlier =
+            i > 0 && i % 40 != 0 ? &samples[next_random(&seed) % i] : NULL;
+        const uint32_t *locations;
+        do
+            locations = walk(s, earlier, &depth, &seed);
+        while (!is_new(samples, i, locations, depth));
         double *variance = array(s, MEMKIT__HEAP_TYPE_COUNT, sizeof *variance);
         samples[i] = (memkit__sample){.depth = depth,
-                                      .locations = walk(s, depth, &seed),
-                                      .values = sampled_values(s, &seed),
+                                      .locations = locations,
+                                      .values = sampled_values(s, locations[0], &seed),
                                       .variance = variance};
         for (uint32_t k = 0; k < MEMKIT__HEAP_TYPE_COUNT; k++)
             variance[k] = (double)samples[i].values[k] * (k % 2 != 0 ? 524288.0 : 64.0);
     }
+    drop_unused(p, s);
     return p;
 }
 

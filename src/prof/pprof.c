@@ -243,6 +243,9 @@ static void zlib_free(void *scratch, void *p)
     (void)p;
 }
 
+/* Level 9 takes six times as long as 6 and saves one byte in a hundred. */
+#define LEVEL 6
+
 /* Appends m as one gzip member without a name or a time. */
 static int compress_to(const memkit__proto *m, memkit_buf *out, memkit__scratch *s)
 {
@@ -251,7 +254,7 @@ static int compress_to(const memkit__proto *m, memkit_buf *out, memkit__scratch 
         errno = EOVERFLOW;
         return -1;
     }
-    if (deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY) != Z_OK) {
+    if (deflateInit2(&z, LEVEL, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY) != Z_OK) {
         errno = ENOMEM;
         return -1;
     }

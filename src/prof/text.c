@@ -233,30 +233,25 @@ static size_t letters_of(const char *name)
     return letters;
 }
 
-/* "leaf < caller < its caller", cut where the line ends. */
+/* "leaf < caller < its caller", as much of it as there is room for, "..." included. */
 static void put_short_stack(text *t, const memkit__stack *stack, size_t room)
 {
+    static const char less[] = " < ", more[] = "...";
     memkit__out_str(&t->o, "  ");
     room -= 2;
     for (uint32_t i = stack->depth; i > 0; i--) {
         const char *name = t->k.labels[stack->labels[i - 1]].name;
-        size_t wanted = letters_of(name) + (i < stack->depth ? 3 : 0);
-        bool last = i == 1;
-        if (wanted + (last ? 0 : 4) > room && i < stack->depth) {
-            memkit__out_str(&t->o, wanted <= room && last ? "" : " ...");
-            break;
-        }
-        if (i < stack->depth)
-            memkit__out_str(&t->o, " < ");
-        size_t left = room - (i < stack->depth ? 3 : 0);
-        if (letters_of(name) > left) { /* the leaf alone is longer than the line */
-            left -= 3;
+        size_t letters = letters_of(name), between = i > 1 ? strlen(less) : 0;
+        size_t reserved = i > 1 ? between + strlen(more) : 0;
+        if (letters + reserved > room) { /* the rest is cut off within this name */
+            size_t left = room - strlen(more);
             put_name(&t->o, name, &left);
-            memkit__out_str(&t->o, "...");
+            memkit__out_str(&t->o, more);
             break;
         }
-        put_name(&t->o, name, &left);
-        room = left;
+        room -= letters + between;
+        put_name(&t->o, name, &letters);
+        memkit__out_bytes(&t->o, less, between);
     }
     memkit__out_str(&t->o, "\n");
 }
