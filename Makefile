@@ -235,9 +235,14 @@ $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=a
 $(B)/tests/test_oom_pool: LINK_FLAGS += -Wl,--wrap=pthread_create,--wrap=pthread_key_create,--wrap=pthread_setspecific
 # One that looks at what is done under a lock, and comes in when it is free.
 $(B)/tests/test_lru_resize: LINK_FLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=pthread_mutex_unlock
-HOOK_TESTS := $(filter $(B)/tests/test_hook% $(B)/tests/test_prof%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs)
+HOOK_TESTS := $(filter $(B)/tests/test_hook% $(B)/tests/test_prof%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs tools_readers)
 $(HOOK_TESTS): $(PROF_A)
 $(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+# The writers of profiles, on profiles made up; one of them without memory, of malloc or of mmap.
+WRITER_TESTS := $(addprefix $(B)/tests/,$(addprefix test_prof_,pprof folded svg text oom) tools_readers)
+$(WRITER_TESTS): $(addprefix $(B)/tests/,support.o support_profile.o)
+$(B)/tests/test_prof_oom: $(B)/tests/support_malloc.o
+$(B)/tests/test_prof_oom: LINK_FLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free,--wrap=mmap
 $(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare_figures: $(LOAD)
 $(addprefix $(B)/tests/,test_compare_timing test_compare_html test_compare_chart tools_prometheus tools_browser): $(filter-out %/compare_main.o,$(COMPARE)) $(LOAD)
 
