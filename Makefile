@@ -61,8 +61,9 @@ HAVE_GBENCH := $(if $(BRINGS_GBENCH),y,$(shell \
     $(CXX) $(CPPFLAGS) -E -x c++ - >/dev/null 2>&1 && echo y))
 
 CORE_SRC := $(sort $(wildcard src/core/*.c))
-# libmemkit-prof: the hook and the profiler; and of the core the byte buffer, for its own use (not exported).
-PROF_SRC := $(sort $(wildcard src/hook/*.c src/prof/*.c)) src/core/buf.c src/core/fault.c
+# libmemkit-prof: the hook and the profiler; and of the core the byte buffer and the process's
+# metrics, for its own use (not exported).
+PROF_SRC := $(sort $(wildcard src/hook/*.c src/prof/*.c)) src/core/buf.c src/core/fault.c src/core/metrics_process.c
 CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
 PROF_OBJ := $(PROF_SRC:%.c=$(B)/%.o)
 
