@@ -55,22 +55,29 @@ HASH := \#
 HAVE_MHD := $(if $(DEPS_GOALS),y,$(shell \
     printf '$(HASH)include <microhttpd.h>\n$(HASH)include <uthash.h>\n' | \
     $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo y))
+HAVE_LISTEN := $(if $(DEPS_GOALS),y,$(shell \
+    printf '$(HASH)include <microhttpd.h>\n' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo y))
 BRINGS_GBENCH := $(filter deps-ci deps-bench,$(DEPS_GOALS))$(and $(DEPS_GOALS),$(BENCH_GOALS))
 HAVE_GBENCH := $(if $(BRINGS_GBENCH),y,$(shell \
     printf '$(HASH)if !__has_include(<benchmark/benchmark.h>)\n$(HASH)error\n$(HASH)endif\n' | \
     $(CXX) $(CPPFLAGS) -E -x c++ - >/dev/null 2>&1 && echo y))
 
 CORE_SRC := $(sort $(wildcard src/core/*.c))
-# libmemkit-prof: the hook and the profiler; and of the core the byte buffer, for its own use (not exported).
-PROF_SRC := $(sort $(wildcard src/hook/*.c src/prof/*.c)) src/core/buf.c src/core/fault.c
+# libmemkit-prof: the hook and the profiler; and of the core the byte buffer and the process's
+# metrics, for its own use (not exported).
+PROF_SRC := $(sort $(wildcard src/hook/*.c src/prof/*.c)) src/core/buf.c src/core/fault.c src/core/metrics_process.c
+# What MEMKIT_LISTEN loads, where libmicrohttpd is: nobody else needs that.
+LISTEN_SRC := $(sort $(wildcard src/listen/*.c))
 CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o)
+LISTEN_OBJ := $(LISTEN_SRC:%.c=$(B)/%.o)
 PROF_OBJ := $(PROF_SRC:%.c=$(B)/%.o)
 
 CORE_A  := $(B)/libmemkit.a
 CORE_SO := $(B)/libmemkit.so.$(VERSION)
 PROF_A  := $(B)/libmemkit-prof.a
 PROF_SO := $(B)/libmemkit-prof.so.$(VERSION)
-LIBS    := $(CORE_A) $(CORE_SO) $(PROF_A) $(PROF_SO)
+LISTEN_SO := $(B)/libmemkit-listen.so.$(VERSION)
+LIBS    := $(CORE_A) $(CORE_SO) $(PROF_A) $(PROF_SO) $(if $(HAVE_LISTEN),$(LISTEN_SO))
 
 SERVICE  := examples/service
 FRONT    := $(addprefix $(B)/$(SERVICE)/,main.o config.o) $(patsubst %.c,$(B)/%.o,$(wildcard $(SERVICE)/front*.c))
@@ -95,11 +102,11 @@ TEST_LIBS := $(patsubst tests/%.c,$(B)/tests/%.so,$(sort $(wildcard tests/lib_*.
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-## all          both libraries, static and shared, and the example service
+## all          the libraries, static and shared, and the example service
 .PHONY: all
 all: lib example
 
-## lib          the libraries alone: needs a compiler and nothing else
+## lib          the libraries alone: needs a compiler and zlib; with libmicrohttpd also the listener
 .PHONY: lib
 lib: $(LIBS) links
 
@@ -150,15 +157,22 @@ $(CORE_SO): $(CORE_OBJ) src/core/libmemkit.map
 $(PROF_SO): $(PROF_OBJ) src/hook/libmemkit-prof.map
 	$(call shared,$(PROF_OBJ),src/hook/libmemkit-prof.map,-lz)
 
+$(LISTEN_SO): $(LISTEN_OBJ) src/listen/libmemkit-listen.map
+	$(call shared,$(LISTEN_OBJ),src/listen/libmemkit-listen.map,-lmicrohttpd)
+
 # ---- the example service -------------------------------------------------------------------------------
 
 # libmemkit-prof needs zlib.
 WITH_PROF = $(if $(filter $(PROF_A),$^),-lz)
 LINK = $(Q)$(CC) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(filter %.a,$^) $(LDLIBS) $(WITH_PROF)
 
-$(B)/service-before: $(B)/$(SERVICE)/before.o $(FRONT) $(CORE_A)
-$(B)/service-after: $(B)/$(SERVICE)/after.o $(FRONT) $(CORE_A)
-$(B)/service-before $(B)/service-after: LDLIBS = -lmicrohttpd
+# The profiler is linked dynamically: preloaded too, by the comparison say, it is still one copy. It
+# comes first, so that malloc is its.
+SERVICES := $(B)/service-before $(B)/service-after
+$(B)/service-before: $(B)/$(SERVICE)/before.o $(FRONT) $(CORE_A) | $(PROF_SO)
+$(B)/service-after: $(B)/$(SERVICE)/after.o $(FRONT) $(CORE_A) | $(PROF_SO)
+$(SERVICES): LDLIBS = -L$(B) -lmemkit-prof -lmicrohttpd
+$(SERVICES): LINK_FLAGS = -Wl,-rpath,'$$ORIGIN:$$ORIGIN/..'
 $(B)/service-load: $(B)/$(SERVICE)/load_main.o $(LOAD) $(CORE_A)
 $(B)/service-compare: $(COMPARE) $(LOAD) $(CORE_A)
 $(B)/service-load $(B)/service-compare: LDLIBS = -lm
@@ -376,10 +390,11 @@ install: $(LIBS)
 	$(Q)install -d "$(DEST_LIB)" "$(DEST_INC)" "$(DEST_PC)"
 	$(Q)install -m 644 $(HEADERS) "$(DEST_INC)"
 	$(Q)install -m 644 $(CORE_A) $(PROF_A) "$(DEST_LIB)"
-	$(Q)install -m 755 $(CORE_SO) $(PROF_SO) "$(DEST_LIB)"
-	$(Q)for name in memkit memkit-prof; do \
+	$(Q)install -m 755 $(CORE_SO) $(PROF_SO) $(if $(HAVE_LISTEN),$(LISTEN_SO)) "$(DEST_LIB)"
+	$(Q)for name in memkit memkit-prof $(if $(HAVE_LISTEN),memkit-listen); do \
 	    ln -sf lib$$name.so.$(VERSION) "$(DEST_LIB)/lib$$name.so.$(SOMAJOR)" && \
-	    ln -sf lib$$name.so.$(SOMAJOR) "$(DEST_LIB)/lib$$name.so" && \
+	    ln -sf lib$$name.so.$(SOMAJOR) "$(DEST_LIB)/lib$$name.so" || exit 1; done
+	$(Q)for name in memkit memkit-prof; do \
 	    sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 	        -e 's|@VERSION@|$(VERSION)|' src/$$name.pc.in > "$(DEST_PC)/$$name.pc" || exit 1; done
 
@@ -387,7 +402,7 @@ install: $(LIBS)
 .PHONY: uninstall
 uninstall:
 	$(Q)for header in $(notdir $(HEADERS)); do rm -f "$(DEST_INC)/$$header"; done
-	$(Q)for name in memkit memkit-prof; do \
+	$(Q)for name in memkit memkit-prof memkit-listen; do \
 	    for end in a so so.$(SOMAJOR) so.$(VERSION); do rm -f "$(DEST_LIB)/lib$$name.$$end"; done; \
 	    rm -f "$(DEST_PC)/$$name.pc"; done
 	$(Q)rmdir "$(DEST_INC)" 2>/dev/null || true

@@ -35,7 +35,17 @@ size_t volatile huge = SIZE_MAX / 4;
 
 void no_objects(void (*)(void *, const memkit__object_row *), void *) {}
 
-const memkit__core_table core = {MEMKIT__ATTACH_ABI, sizeof core, "0.0.0", no_objects};
+memkit__core_table make_core()
+{
+    memkit__core_table t = {};
+    t.abi = MEMKIT__ATTACH_ABI;
+    t.size = sizeof t;
+    t.library_version = "0.0.0";
+    t.each_object = no_objects;
+    return t;
+}
+
+const memkit__core_table core = make_core();
 
 void attach()
 {

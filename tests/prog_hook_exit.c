@@ -23,8 +23,14 @@ static void leaving(void (*fn)(void *arg, const memkit__object_row *row), void *
     fn(arg, &(memkit__object_row){"arena", "left-early", 444, 555});
 }
 
-static const memkit__core_table stays = {MEMKIT__ATTACH_ABI, sizeof stays, "0.0.0", staying};
-static const memkit__core_table leaves = {MEMKIT__ATTACH_ABI, sizeof leaves, "0.0.0", leaving};
+static const memkit__core_table stays = {.abi = MEMKIT__ATTACH_ABI,
+                                         .size = sizeof stays,
+                                         .library_version = "0.0.0",
+                                         .each_object = staying};
+static const memkit__core_table leaves = {.abi = MEMKIT__ATTACH_ABI,
+                                          .size = sizeof leaves,
+                                          .library_version = "0.0.0",
+                                          .each_object = leaving};
 
 int main(int argc, char **argv)
 {

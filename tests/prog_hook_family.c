@@ -41,10 +41,10 @@ static void no_objects(void (*fn)(void *arg, const memkit__object_row *row), voi
 }
 
 static const memkit__core_table fake_core = {
-    MEMKIT__ATTACH_ABI,
-    sizeof fake_core,
-    "0.0.0",
-    no_objects,
+    .abi = MEMKIT__ATTACH_ABI,
+    .size = sizeof fake_core,
+    .library_version = "0.0.0",
+    .each_object = no_objects,
 };
 
 static int attach_by_name(void *handle)

@@ -21,6 +21,7 @@
 #define DEFAULT_WRITE  10000
 #define DEFAULT_IDLE   15000
 #define DEFAULT_DEBUG  3660000 /* an hour of profiling and a minute */
+#define DEFAULT_SAMPLE 524288
 
 #define LISTEN_FORMS "\":8080\", \"127.0.0.1:8080\", \"[::1]:8080\" or \"localhost:8080\""
 
@@ -166,13 +167,14 @@ static unsigned online_cpus(void)
 
 int config_load(service_config *out, char why[CONFIG_WHY])
 {
-    unsigned long workers, cache, work, drain;
+    unsigned long workers, cache, work, drain, sample;
     memset(out, 0, sizeof *out);
     if (listen_addr(out, why) != 0 ||
         number("MAX_WORKERS", 1, CONFIG_WORKERS, online_cpus(), &workers, why) != 0 ||
         number("CACHE_SIZE", 1, CONFIG_CACHE_MAX, DEFAULT_CACHE, &cache, why) != 0 ||
         number("WORK_MS", 0, CONFIG_WORK_MAX, DEFAULT_WORK, &work, why) != 0 ||
         number("DRAIN_MS", 0, CONFIG_DRAIN_MAX, DEFAULT_DRAIN, &drain, why) != 0 ||
+        number("SAMPLE_RATE", 0, CONFIG_SAMPLE_MAX, DEFAULT_SAMPLE, &sample, why) != 0 ||
         timeout("READ_TIMEOUT_MS", CONFIG_TIMEOUT_MAX, DEFAULT_READ, &out->read_timeout_ms, why) !=
             0 ||
         timeout("DEBUG_TIMEOUT_MS", CONFIG_DEBUG_MAX, DEFAULT_DEBUG, &out->debug_timeout_ms, why) !=
@@ -186,36 +188,42 @@ int config_load(service_config *out, char why[CONFIG_WHY])
     out->cache_entries = cache;
     out->work_ms = (unsigned)work;
     out->drain_ms = (unsigned)drain;
+    out->sample_bytes = sample;
     return 0;
 }
 
 void config_usage(const char *program)
 {
-    printf("usage: %s [--help]\n"
-           "\n"
-           "Serves POST /process?id=ID, GET /health and GET /metrics. The environment says how:\n"
-           "\n"
-           "  LISTEN_ADDR   " LISTEN_FORMS ";\n"
-           "                port 0 takes a free one, see the line \"listening on\"; default %s\n"
-           "  MAX_WORKERS   threads, each with an event loop, 1 to %d; default: online CPUs\n"
-           "  CACHE_SIZE    entries that service-after's cache holds, 1 to %d; default %d\n"
-           "  WORK_MS       simulated work a request in milliseconds, 0 to %d; default %d\n"
-           "  DRAIN_MS      for what is under way at the end, milliseconds, 0 to %d; default %d\n"
-           "\n"
-           "Time-outs in milliseconds, %d to %d, each a total; a connection that takes longer is "
-           "closed:\n"
-           "\n"
-           "  READ_TIMEOUT_MS   until a request is received whole, default %d\n"
-           "  WRITE_TIMEOUT_MS  from the end of its head until the answer is sent, default %d\n"
-           "  DEBUG_TIMEOUT_MS  the same for what is under /debug/, up to %d, default %d\n"
-           "  IDLE_TIMEOUT_MS   between two requests of a connection, default %d\n"
-           "\n"
-           "SIGINT or SIGTERM ends it: requests under way get their answers, at most 30 s later it "
-           "is\n"
-           "gone; a second one ends it at once. Exit code 0; 1: cannot start; 2: a value is "
-           "refused.\n",
-           program, DEFAULT_LISTEN, CONFIG_WORKERS, CONFIG_CACHE_MAX, DEFAULT_CACHE,
-           CONFIG_WORK_MAX, DEFAULT_WORK, CONFIG_DRAIN_MAX, DEFAULT_DRAIN, CONFIG_TIMEOUT_MIN,
-           CONFIG_TIMEOUT_MAX, DEFAULT_READ, DEFAULT_WRITE, CONFIG_DEBUG_MAX, DEFAULT_DEBUG,
-           DEFAULT_IDLE);
+    printf(
+        "usage: %s [--help]\n"
+        "\n"
+        "Serves POST /process?id=ID, GET /health, /metrics and /debug/pprof/. The environment says "
+        "how:\n"
+        "\n"
+        "  LISTEN_ADDR   " LISTEN_FORMS ";\n"
+        "                port 0 takes a free one, see the line \"listening on\"; default %s\n"
+        "  MAX_WORKERS   threads, each with an event loop, 1 to %d; default: online CPUs\n"
+        "  CACHE_SIZE    entries that service-after's cache holds, 1 to %d; default %d\n"
+        "  WORK_MS       simulated work a request in milliseconds, 0 to %d; default %d\n"
+        "  DRAIN_MS      for what is under way at the end, milliseconds, 0 to %d; default %d\n"
+        "  SAMPLE_RATE   bytes between samples of the heap profiler on average, 0 (off) or 1 "
+        "(every\n"
+        "                allocation) to %d; default %d\n"
+        "\n"
+        "Time-outs in milliseconds, %d to %d, each a total; a connection that takes longer is "
+        "closed:\n"
+        "\n"
+        "  READ_TIMEOUT_MS   until a request is received whole, default %d\n"
+        "  WRITE_TIMEOUT_MS  from the end of its head until the answer is sent, default %d\n"
+        "  DEBUG_TIMEOUT_MS  the same for what is under /debug/, up to %d, default %d\n"
+        "  IDLE_TIMEOUT_MS   between two requests of a connection, default %d\n"
+        "\n"
+        "SIGINT or SIGTERM ends it: requests under way get their answers, at most 30 s later it "
+        "is\n"
+        "gone; a second one ends it at once. Exit code 0; 1: cannot start; 2: a value is "
+        "refused.\n",
+        program, DEFAULT_LISTEN, CONFIG_WORKERS, CONFIG_CACHE_MAX, DEFAULT_CACHE, CONFIG_WORK_MAX,
+        DEFAULT_WORK, CONFIG_DRAIN_MAX, DEFAULT_DRAIN, CONFIG_SAMPLE_MAX, DEFAULT_SAMPLE,
+        CONFIG_TIMEOUT_MIN, CONFIG_TIMEOUT_MAX, DEFAULT_READ, DEFAULT_WRITE, CONFIG_DEBUG_MAX,
+        DEFAULT_DEBUG, DEFAULT_IDLE);
 }

@@ -20,6 +20,7 @@
 #define CONFIG_TIMEOUT_MIN 50
 #define CONFIG_TIMEOUT_MAX 3600000
 #define CONFIG_DEBUG_MAX   7200000
+#define CONFIG_SAMPLE_MAX  1073741824
 
 /* One address that LISTEN_ADDR may mean; they are tried in this order. */
 typedef struct {
@@ -35,6 +36,7 @@ typedef struct {
     size_t cache_entries; /* CACHE_SIZE: what `after` bounds its cache by */
     unsigned work_ms;     /* WORK_MS: simulated work a request */
     unsigned drain_ms;    /* DRAIN_MS: after a signal, what is under way has so long to end */
+    size_t sample_bytes;  /* SAMPLE_RATE: the heap profiler's mean between samples; 0: it is off */
     /* READ_TIMEOUT_MS, WRITE_TIMEOUT_MS, DEBUG_TIMEOUT_MS, IDLE_TIMEOUT_MS: front_conn.h says what
      * they mean */
     unsigned read_timeout_ms, write_timeout_ms, debug_timeout_ms, idle_timeout_ms;

@@ -18,7 +18,8 @@
  * at after MHD_run, so that what has arrived in time counts.
  *
  * The drain: no new connections, "Connection: close" on every answer, and the loop goes on until
- * nothing is under way; a request that is still being sent has three seconds. DRAIN_MS later what
+ * nothing is under way; a request that is still being sent has three seconds, and a debug request
+ * that waits is answered at once with what there is. DRAIN_MS later what
  * still waits is turned away with 503, and a little later the worker ends whatever its clients do.
  */
 #include "front.h"
@@ -70,7 +71,7 @@ void front_queue(front_worker *w, service_request *r)
     MHD_suspend_connection(r->connection);
 }
 
-static void resume(service_request *r)
+void front_resume(service_request *r)
 {
     /* A resumed connection is read from before its handler is called, and a client that has closed
      * its sending half (as it may: its request was complete) would be taken for one that is gone.
@@ -87,7 +88,7 @@ static void resume_due(front_worker *w, uint64_t now)
         w->due_head = r->next;
         if (w->due_head == NULL)
             w->due_tail = &w->due_head;
-        resume(r);
+        front_resume(r);
     }
 }
 
@@ -113,6 +114,8 @@ static int wait_ms(front_worker *w)
     if (pending(w) && w->in_vain < IN_VAIN)
         return 0;
     uint64_t due = front_conns_due(w);
+    uint64_t debug = front_debug_due(w);
+    due = debug < due ? debug : due;
     if (w->retry_ns != 0 && w->retry_ns < due)
         due = w->retry_ns;
     int timeout = -1;
@@ -181,6 +184,7 @@ static void loop(front_worker *w)
         take_events(w);
         uint64_t now = w->now_ns;
         resume_due(w, now);
+        front_debug_expire(w);
         MHD_run(w->daemon);
         arm_timer(w);
         if (w->linger.count > 0)

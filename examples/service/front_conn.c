@@ -131,6 +131,8 @@ static bool begun(front_conn *c, uint64_t *ago_ns)
  * is done; but its client knows already. */
 static void end(front_conn *c)
 {
+    if (c->request != NULL)
+        front_debug_gone(c->request);
     leave(&c->phase);
     leave(&c->write);
     c->ended = true;
@@ -224,6 +226,8 @@ void front_conn_event(front_conn *c, uint32_t events)
         watch(c, EPOLL_CTL_MOD, false);
     if ((events & EPOLLRDHUP) != 0 && !c->fin) {
         c->fin = true;
+        if (c->request != NULL)
+            front_debug_gone(c->request);
         if (c->phase.next != NULL)
             go(c, FRONT_GONE);
     }

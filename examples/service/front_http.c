@@ -5,6 +5,7 @@
  *     on_request    with bytes of a body            counted and dropped
  *     on_request    the request is complete         answered, or the work begins (front_queue)
  *     on_request    the work is done                handler_process, answered
+ *     on_request    a debug request's time is up    front_debug_finish, answered
  *     on_completed  the answer is sent, or never    the connection's hold goes
  *
  * An answer may only be queued for a complete request: queued before, it makes libmicrohttpd give
@@ -17,6 +18,7 @@
 #include <strings.h>
 #include <sys/socket.h>
 
+#include <memkit/debug.h>
 #include <microhttpd.h>
 
 #include "front_target.h"
@@ -46,9 +48,9 @@ static void release_body(void *arg)
     unhold(r);
 }
 
-/* Sends r->body. */
-static enum MHD_Result answer(service_request *r, unsigned status, const char *type,
-                              const char *allow)
+/* Sends r->body. more: header fields beside those that all answers have; NULL: none. */
+static enum MHD_Result answer_with(service_request *r, unsigned status, const char *type,
+                                   const char *allow, const memkit_debug_header *more)
 {
     struct MHD_Response *a;
     void *data = (void *)(uintptr_t)r->body.data; /* libmicrohttpd only reads it */
@@ -66,6 +68,8 @@ static enum MHD_Result answer(service_request *r, unsigned status, const char *t
     enum MHD_Result ok = MHD_add_response_header(a, MHD_HTTP_HEADER_CONTENT_TYPE, type);
     if (ok == MHD_YES && allow != NULL)
         ok = MHD_add_response_header(a, MHD_HTTP_HEADER_ALLOW, allow);
+    for (; ok == MHD_YES && more != NULL && more->name != NULL; more++)
+        ok = MHD_add_response_header(a, more->name, more->value);
     if (ok == MHD_YES && r->front->stop_ns != 0)
         ok = MHD_add_response_header(a, MHD_HTTP_HEADER_CONNECTION, "close");
     if (ok == MHD_YES)
@@ -74,6 +78,12 @@ static enum MHD_Result answer(service_request *r, unsigned status, const char *t
     if (ok == MHD_YES)
         count_answer(r->front, status);
     return ok;
+}
+
+static enum MHD_Result answer(service_request *r, unsigned status, const char *type,
+                              const char *allow)
+{
+    return answer_with(r, status, type, allow, NULL);
 }
 
 static const char *text_of(unsigned status)
@@ -102,6 +112,15 @@ static const char *text_of(unsigned status)
 
 static enum MHD_Result answer_text(service_request *r, unsigned status, const char *text)
 {
+    if (r->route == ROUTE_DEBUG) {
+        bool post = memkit_debug_takes_post(r->id);
+        r->body = (service_body){.data = text, .len = strlen(text)};
+        return answer_with(r, status, TEXT,
+                           status != MHD_HTTP_METHOD_NOT_ALLOWED ? NULL
+                           : post                                ? "GET, HEAD, POST"
+                                                                 : "GET, HEAD",
+                           memkit_debug_headers(r->id, NULL, (int)status));
+    }
     static const char *const allowed[] = {
         [ROUTE_PROCESS] = "POST", [ROUTE_HEALTH] = "GET, HEAD", [ROUTE_METRICS] = "GET, HEAD"};
     r->body = (service_body){.data = text, .len = strlen(text)};
@@ -150,7 +169,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *c)
         r->holds = 1;
         r->uri_len = t.len;
         r->route = (uint8_t)t.route;
-        r->debug = t.debug;
+        r->slow = t.route == ROUTE_DEBUG;
         r->status = t.malformed ? MHD_HTTP_BAD_REQUEST : 0;
         front_target_id(&t, r->id);
         front_count(&w->in_flight, 1);
@@ -233,6 +252,8 @@ static unsigned verdict(const service_request *r, const char *method, const char
         return MHD_HTTP_NOT_FOUND;
     bool fits =
         r->route == ROUTE_PROCESS ? is(method, "POST") : is(method, "GET") || is(method, "HEAD");
+    if (r->route == ROUTE_DEBUG && is(method, "POST"))
+        fits = memkit_debug_takes_post(r->id);
     if (!fits)
         return MHD_HTTP_METHOD_NOT_ALLOWED;
     return r->route == ROUTE_PROCESS && r->id_len == 0 ? MHD_HTTP_BAD_REQUEST : 0;
@@ -268,6 +289,23 @@ static enum MHD_Result serve_process(service_request *r)
     return answer(r, MHD_HTTP_OK, TEXT, NULL);
 }
 
+static enum MHD_Result serve_debug(service_request *r)
+{
+    const char *why, *type;
+    unsigned refused = r->worked ? 0 : front_debug_begin(r, &why);
+    if (refused == 1)
+        return MHD_YES;
+    if (refused != 0)
+        return answer_text(r, refused, why);
+    if (r->worked) /* as front.c's resume says */
+        MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0);
+    int status = front_debug_finish(r, &type);
+    if (status < 0)
+        return MHD_NO;
+    return answer_with(r, (unsigned)status, type, NULL,
+                       memkit_debug_headers(r->id, r->id + strlen(r->id) + 1, status));
+}
+
 static enum MHD_Result serve(service_request *r)
 {
     if (!r->complete) {
@@ -286,6 +324,8 @@ static enum MHD_Result serve(service_request *r)
                                text_of(MHD_HTTP_INTERNAL_SERVER_ERROR));
         }
         return answer(r, MHD_HTTP_OK, "text/plain; version=0.0.4", NULL);
+    case ROUTE_DEBUG:
+        return serve_debug(r);
     default:
         return serve_process(r);
     }
@@ -308,7 +348,7 @@ static enum MHD_Result look_at(service_request *r, const char *url, const char *
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    front_conn_head(r->peer, method, info->header_size, r->debug);
+    front_conn_head(r->peer, method, info->header_size, r->slow);
     refuse_nul(r, url, version);
     unsigned refused = verdict(r, method, version);
     unsigned fatal = body_verdict(r->connection);
@@ -325,7 +365,6 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
 {
     front_worker *w = cls;
     service_request *r = *context;
-    (void)data;
     w->progress = true;
     if (r == NULL)
         return turn_away(w, c, MHD_HTTP_SERVICE_UNAVAILABLE); /* no memory for its object */
@@ -334,11 +373,14 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
         return look_at(r, url, method, version);
     }
     if (*size > 0) {
-        r->body_read += *size;
-        front_conn_body(r->peer, *size);
+        size_t n = *size;
+        r->body_read += n;
+        front_conn_body(r->peer, n);
         *size = 0;
         if (r->body_read > FRONT_MAX_BODY)
             return turn_away(w, c, MHD_HTTP_CONTENT_TOO_LARGE);
+        if (r->route == ROUTE_DEBUG && r->status == 0 && !front_debug_body(r, data, n))
+            return turn_away(w, c, MHD_HTTP_SERVICE_UNAVAILABLE);
         return MHD_YES;
     }
     return serve(r);
@@ -353,6 +395,7 @@ static void end_request(front_worker *w, front_conn *peer)
     peer->request = NULL;
     front_count(&w->in_flight, -1);
     w->complete -= r->complete;
+    front_debug_end(r);
     unhold(r);
 }
 

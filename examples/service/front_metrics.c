@@ -1,9 +1,10 @@
-/* front_metrics.c - GET /metrics: the service's own figures, then memkit's, as Prometheus reads
- * them. Codes that libmicrohttpd answers by itself (a line or head that overflows its memory, a
- * request that is no HTTP) are not among service_requests_total: it tells nobody.
+/* front_metrics.c - GET /metrics: the service's own figures, then memkit's and its profiler's, as
+ * Prometheus reads them. Codes that libmicrohttpd answers by itself (a line or head that overflows
+ * its memory, a request that is no HTTP) are not among service_requests_total: it tells nobody.
  */
 #include <errno.h>
 
+#include <memkit/debug.h>
 #include <memkit/memkit.h>
 
 #include "front_worker.h"
@@ -104,8 +105,9 @@ int front_metrics(const front *f, service_body *out)
     memkit_buf *b = memkit_buf_new(8192);
     if (b == NULL)
         return -1;
+    const char *type;
     if (write_requests(f, b) != 0 || write_ended(f, b) != 0 || write_gauges(f, b) != 0 ||
-        write_workers(f, b) != 0 || memkit_metrics_write(b) != 0) {
+        write_workers(f, b) != 0 || memkit_debug_handle("/metrics", NULL, b, &type) != 200) {
         int err = errno;
         memkit_buf_free(b);
         errno = err;

@@ -1,12 +1,14 @@
 /* front_target.c - see front_target.h. Two passes over the id: one that counts, so that the handler
  * can make room of the right size, and one that decodes into that room.
  */
+#define _GNU_SOURCE /* memmem */
+
 #include "front_target.h"
 
 #include <stdbool.h>
 #include <string.h>
 
-#define LONGEST_PATH 16 /* decoded; every route is shorter */
+#define LONGEST_PATH 16 /* decoded; every route but /debug/ is shorter */
 
 static int hex(char c)
 {
@@ -67,7 +69,13 @@ static void find_route(front_target *t, const char *path, size_t n)
 
     char plain[LONGEST_PATH];
     size_t len = decode(path, n, false, plain, sizeof plain);
-    t->debug = len >= sizeof debug - 1 && memcmp(plain, debug, sizeof debug - 1) == 0;
+    if (len >= sizeof debug - 1 && memcmp(plain, debug, sizeof debug - 1) == 0 &&
+        memmem(path, n, "%00", 3) == NULL) {
+        t->route = ROUTE_DEBUG;
+        t->id = path;
+        t->id_raw = n;
+        t->id_len = len + 1 + strlen(t->query) + 1;
+    }
     if (len > sizeof plain)
         return;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
@@ -125,6 +133,12 @@ void front_target_parse(const char *target, front_target *out)
 
 void front_target_id(const front_target *t, char *dst)
 {
+    if (t->route == ROUTE_DEBUG) {
+        size_t len = decode(t->id, t->id_raw, false, dst, t->id_len);
+        dst[len] = '\0';
+        strcpy(dst + len + 1, t->query);
+        return;
+    }
     if (t->id != NULL)
         decode(t->id, t->id_raw, true, dst, t->id_len);
 }

@@ -18,11 +18,13 @@
 #include "front_linger.h"
 #include "handler.h"
 
-#define FRONT_MAX_LINE   (16u << 10) /* request line; longer: 414 */
-#define FRONT_MAX_BODY   (64u << 10) /* request body; longer: 413 */
-#define FRONT_TAG_LISTEN 3u          /* epoll's tag of the listening socket, as front.c's */
-#define FRONT_TAG_LINGER 16u         /* from here on: lingering connections */
-#define FRONT_TAG_CONN   256u        /* and from here on a front_conn's address */
+#define FRONT_MAX_LINE      (16u << 10) /* request line; longer: 414 */
+#define FRONT_MAX_BODY      (64u << 10) /* request body; longer: 413 */
+#define FRONT_DEBUG_WAITING 16 /* debug requests with a ?seconds= under way, a worker; more: 503 \
+                                */
+#define FRONT_TAG_LISTEN 3u    /* epoll's tag of the listening socket, as front.c's */
+#define FRONT_TAG_LINGER 16u   /* from here on: lingering connections */
+#define FRONT_TAG_CONN   256u  /* and from here on a front_conn's address */
 
 /* What libmicrohttpd keeps for a connection: the request's head, as read, and room for the answer's
  * head. It clears all of it after every request, so this much is resident per connection, and more
@@ -30,11 +32,11 @@
 #define FRONT_CONN_MEMORY (24u << 10)
 
 /* The codes the front answers with, in the order of front_worker.answered. */
-#define FRONT_CODES                                      \
-    {                                                    \
-        200, 400, 404, 405, 413, 414, 431, 500, 501, 503 \
+#define FRONT_CODES                                           \
+    {                                                         \
+        200, 400, 404, 405, 409, 413, 414, 431, 500, 501, 503 \
     }
-#define FRONT_NCODES 10
+#define FRONT_NCODES 11
 _Static_assert(sizeof((uint16_t[])FRONT_CODES) == FRONT_NCODES * sizeof(uint16_t),
                "FRONT_NCODES is how many codes there are");
 
@@ -55,6 +57,9 @@ typedef struct front_worker {
     front_conn *newcomer;
     front_timer lists[FRONT_LISTS]; /* their ends: front_conn.c */
     uint64_t delays_ns[FRONT_LISTS];
+
+    struct front_debug *debugs; /* front_debug.c's: those that wait */
+    unsigned n_debugs;
 
     bool progress;     /* libmicrohttpd has called us in this turn */
     unsigned in_vain;  /* turns in a row that it asked for, and nothing came of them */
@@ -110,6 +115,31 @@ int front_http_start(front_worker *w, unsigned max_connections);
 /* front.c: the request waits in the worker's queue for WORK_MS, then its handler is called again.
  */
 void front_queue(front_worker *w, service_request *r);
+
+/* front.c: the suspended request's handler is called again, before its connection is read from. */
+void front_resume(service_request *r);
+
+/* front_debug.c: keeps bytes of the body, where the path takes one. false: no memory. */
+bool front_debug_body(service_request *r, const void *data, size_t n);
+
+/* Begins: the status to refuse with at once, 0: finish it now, 1: it waits, and its connection is
+ * suspended; *why is a line of text where it is refused. */
+unsigned front_debug_begin(service_request *r, const char **why);
+
+/* What it waited for is there: the answer as r->body and *type. Its status; -1: there is none, its
+ * client is gone. */
+int front_debug_finish(service_request *r, const char **type);
+
+/* The request is over. */
+void front_debug_end(service_request *r);
+
+/* Its client is gone, or its connection was ended: it waits no more. Does nothing for others. */
+void front_debug_gone(service_request *r);
+
+/* Has those whose time is up answered, and when draining all; when the next is due, UINT64_MAX:
+ * none. */
+void front_debug_expire(front_worker *w);
+uint64_t front_debug_due(const front_worker *w);
 
 /* front_listen.c: a listening socket for each worker, all on the first address of the config's that
  * can be had; f->address is set. 0; -1, and `why` is a line of text. */

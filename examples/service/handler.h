@@ -37,7 +37,9 @@ typedef struct {
  * front's. */
 typedef struct service_request {
     /* the handler's */
-    char *id; /* id_len bytes, filled in by the front; any byte may be among them */
+    /* id_len bytes, filled in by the front; any byte may be among them. For what is under /debug/
+     * path and query, each with a NUL behind it. */
+    char *id;
     size_t id_len;
     service_body body;
     unsigned worker; /* whose thread this is, from 0 */
@@ -47,13 +49,16 @@ typedef struct service_request {
     struct MHD_Connection *connection;
     struct front_conn *peer;
     struct front_worker *front;
-    uint64_t due_ns;
+    union {
+        uint64_t due_ns;           /* of work */
+        struct front_debug *debug; /* of what is under /debug/: front_debug.c */
+    };
     size_t uri_len;
     size_t body_read;
     uint16_t status; /* of the answer, once it is known; 0 before */
     uint8_t route;
     uint8_t holds; /* the connection's and the answer's: handler_end when both are gone */
-    bool debug;    /* what it asks for is under /debug/ */
+    bool slow;     /* what it asks for is under /debug/ */
     bool seen;     /* the headers were looked at */
     bool complete; /* all of it was received */
     bool worked;   /* WORK_MS have passed */

@@ -4,7 +4,8 @@
  *     curl -X POST 'http://127.0.0.1:8080/process?id=42'
  *
  * The workers do everything else (front.c); this thread sleeps in poll. What memory the process
- * has is logged at both ends; allocations are counted where libmemkit-prof is loaded.
+ * has is logged at both ends. Allocations are counted, and sampled for /debug/pprof/, as
+ * libmemkit-prof is linked.
  */
 #define _GNU_SOURCE /* program_invocation_short_name */
 
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include <memkit/memkit.h>
+#include <memkit/prof.h>
 
 #include "config.h"
 #include "front.h"
@@ -41,7 +43,8 @@ static void log_memory(const char *when)
                 (double)m.alloc_bytes / mib, (double)m.total_alloc_bytes / mib,
                 (unsigned long long)m.mallocs, (unsigned long long)m.frees);
     else
-        fprintf(stderr, "  allocations not counted (libmemkit-prof is not loaded)\n");
+        fprintf(stderr,
+                "  allocations not counted (another malloc is in front of libmemkit-prof's)\n");
 }
 
 static void log_connections(const front *f, unsigned workers)
@@ -64,6 +67,18 @@ static void log_timeouts(const service_config *cfg)
                 "warning: WORK_MS=%u takes as long as WRITE_TIMEOUT_MS=%u allows: /process will "
                 "close connections, and not answer\n",
                 cfg->work_ms, cfg->write_timeout_ms);
+}
+
+/* Where it cannot be, with a sanitizer's malloc in front say, the service does without. */
+static void start_profiler(const service_config *cfg)
+{
+    if (cfg->sample_bytes == 0)
+        return;
+    memkit_prof_opts opts = {.sample_bytes = cfg->sample_bytes};
+    if (memkit_prof_start(&opts) == 0 || errno == EBUSY) /* MEMKIT_SAMPLE has started it */
+        return;
+    fprintf(stderr, "warning: no heap profile: %s\n",
+            errno == ENOTSUP ? "another malloc is in front of libmemkit-prof's" : strerror(errno));
 }
 
 static void raise_descriptor_limit(void)
@@ -124,6 +139,7 @@ static int run(const service_config *cfg)
     char why[CONFIG_WHY];
     int signals = open_signals();
     raise_descriptor_limit();
+    start_profiler(cfg);
     if (signals < 0 || handler_init(cfg) != 0) {
         fprintf(stderr, "%s: cannot start: %s\n", program_invocation_short_name, strerror(errno));
         return EXIT_FAILURE;

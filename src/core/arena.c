@@ -31,6 +31,7 @@
 
 #include "core/arena_impl.h"
 #include "core/fork.h"
+#include "core/metrics.h"
 
 enum { DEFAULT_FIRST = 4096, DEFAULT_MAX = 1 << 20, DEFAULT_KEEP = 64 << 10 };
 
@@ -235,6 +236,7 @@ static void set_options(arena *a, const memkit_arena_opts *opts)
         a->named = true;
         a->node.object = a;
         a->node.row = memkit__arena_row;
+        a->node.families = &memkit__arena_families;
         a->node.name = a->name;
     }
 }

@@ -17,6 +17,7 @@
 
 #include "core/attach.h"
 #include "core/internal.h"
+#include "core/metrics.h"
 #include "core/registry.h"
 
 /* What a libmemkit-prof's table must cover for us to use it. */
@@ -52,6 +53,7 @@ static const memkit__core_table table = {
     .size = sizeof table,
     .library_version = MEMKIT_VERSION,
     .each_object = each_object,
+    .each_metric = memkit__each_metric,
 };
 
 static void look(void)

@@ -24,12 +24,23 @@ typedef struct {
     uint64_t held_bytes;
 } memkit__object_row;
 
+/* One figure of one object. The texts live as long as the library; name as long as the object. */
+typedef struct {
+    const char *family, *type, *help; /* Prometheus's, e.g. "memkit_pool_gets_total" */
+    const char *label;                /* which holds the name: "pool", "cache", "arena" */
+    const char *name;
+    unsigned id; /* tells those of one name apart */
+    uint64_t value;
+} memkit__metric;
+
 typedef struct {
     uint32_t abi;
     uint32_t size;               /* of this table, bytes */
     const char *library_version; /* MEMKIT_VERSION of that copy */
     /* Calls fn for each object of that copy, under its registry's lock: fn may not call memkit. */
     void (*each_object)(void (*fn)(void *arg, const memkit__object_row *row), void *arg);
+    /* Calls fn for each figure of each object, in the same way, family by family. */
+    void (*each_metric)(void (*fn)(void *arg, const memkit__metric *m), void *arg);
 } memkit__core_table;
 
 /* Sums over threads, or one thread's own. */

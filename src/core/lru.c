@@ -33,6 +33,7 @@
 #include <time.h>
 
 #include "core/lru.h"
+#include "core/metrics.h"
 
 enum {
     DEFAULT_EXPECT = 128,
@@ -281,6 +282,7 @@ memkit_lru *memkit_lru_new(const memkit_lru_opts *opts)
     pthread_mutex_init(&c->resize_lock, NULL);
     c->node.object = c;
     c->node.row = row;
+    c->node.families = &memkit__lru_families;
     c->node.name = c->name;
     if (c->locked) /* one without a lock cannot be read by another thread */
         memkit__register(MEMKIT__LRU, &c->node);

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "core/buf.h"
+#include "core/metrics.h"
 #include "core/pool.h"
 #include "core/track.h"
 
@@ -224,6 +225,7 @@ memkit_pool *memkit_pool_new(const memkit_pool_opts *opts)
     }
     p->node.object = p;
     p->node.row = row;
+    p->node.families = &memkit__pool_families;
     p->node.name = p->name;
     memkit__register(MEMKIT__POOL, &p->node);
     return p;

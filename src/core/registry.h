@@ -20,6 +20,8 @@ typedef struct memkit__node {
     /* The object's bytes in use and waiting. A pointer, so that a program that has pools alone does
      * not draw caches and arenas in. */
     void (*row)(const struct memkit__node *node, uint64_t *live_bytes, uint64_t *held_bytes);
+    const struct memkit__families
+        *families;    /* what it publishes: metrics.h; a pointer, as row is */
     const char *name; /* the object's own copy */
     unsigned id;      /* set at registration; tells objects of one name apart */
 } memkit__node;

@@ -35,6 +35,35 @@ void memkit__each_attached(void (*fn)(void *arg, const memkit__object_row *row),
     pthread_mutex_unlock(&lock);
 }
 
+typedef struct {
+    void (*fn)(void *arg, unsigned core, const memkit__metric *m);
+    void *arg;
+    unsigned core;
+} metric_sink;
+
+static void hand_metric(void *arg, const memkit__metric *m)
+{
+    const metric_sink *s = arg;
+    s->fn(s->arg, s->core, m);
+}
+
+void memkit__each_core_metric(void (*fn)(void *arg, unsigned core, const memkit__metric *m),
+                              void *arg)
+{
+    metric_sink s = {fn, arg, 0};
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < MAX_CORES; i++) {
+        const memkit__core_table *c = cores[i];
+        if (c == NULL ||
+            c->size < offsetof(memkit__core_table, each_metric) + sizeof c->each_metric ||
+            c->each_metric == NULL)
+            continue;
+        c->each_metric(hand_metric, &s);
+        s.core++;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 /* Asks the question by trying: calls the malloc that the rest of the program finds, looks whether
  * this thread's counters moved, and puts them back. */
 static int try_malloc(void)

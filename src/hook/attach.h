@@ -10,6 +10,11 @@
 /* Calls fn for each object of each attached core; fn may not call memkit. */
 void memkit__each_attached(void (*fn)(void *arg, const memkit__object_row *row), void *arg);
 
+/* Calls fn for each figure of each attached core's objects; core is 0 for the first of them, and
+ * another number for each other: fn may not call memkit. */
+void memkit__each_core_metric(void (*fn)(void *arg, unsigned core, const memkit__metric *m),
+                              void *arg);
+
 /* 1 when calls of malloc reach the hook. */
 int memkit__hooked(void);
 
