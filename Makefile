@@ -228,6 +228,39 @@ bench: $(if $(HAVE_GBENCH),$(B)/bench/memkit-bench)
 bench-json: $(if $(HAVE_GBENCH),$(B)/bench/memkit-bench)
 	$(BENCH_RUN) --gbench_medians --benchmark_out=$(or $(BENCH_OUT),build/bench.json)
 
+# Profilers beside each other: the work alone, linked with nothing; built for LeakSanitizer, where there is one; with
+# the profiler linked in; and what runs all of them.
+PROF_BENCH := $(addprefix $(B)/bench/,prof-bench prof_plain prof_inside)
+PROF_BENCH_LEAK := $(if $(SAN),,$(B)/bench/prof_leak)
+PROF_WORK := $(addprefix $(B)/bench/,prof_plain.o prof_workload.o)
+$(B)/bench/prof_workload.o: OBJFLAGS = -fno-builtin-malloc
+$(B)/bench/prof_plain: $(PROF_WORK)
+$(B)/bench/prof_leak: $(PROF_WORK)
+$(B)/bench/prof_leak: LINK_FLAGS = -fsanitize=leak
+$(B)/bench/prof_inside: $(addprefix $(B)/bench/,prof_inside.o prof_workload.o) $(CORE_A) $(PROF_A)
+$(B)/bench/prof_inside: LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+$(B)/bench/prof-bench: $(patsubst %,$(B)/bench/prof_%.o,main report rows run)
+$(PROF_BENCH) $(PROF_BENCH_LEAK): LDLIBS = -ldl
+$(PROF_BENCH):
+	$(say) LD $@
+	$(LINK)
+# Not every compiler has the library for it; the bench says what is missing.
+$(PROF_BENCH_LEAK):
+	$(say) LD $@
+	$(Q)$(CC) $(LDALL) -o $@ $(filter %.o,$^) $(LINK_FLAGS) $(LDLIBS) || echo '  no LeakSanitizer here'
+
+## bench-prof   the heap profiler beside jemalloc's, gperftools', heaptrack and LeakSanitizer: ns a pair of malloc and
+##              free, memory, instructions (make deps-bench; PROF_FLAGS='--rounds 7 --pairs 1000000 --json --all')
+.PHONY: bench-prof
+bench-prof: $(PROF_BENCH) $(PROF_BENCH_LEAK) $(B)/bench/empty_preload.so $(PROF_SO)
+	$(Q)$(B)/bench/prof-bench --build $(abspath $(B)) $(PROF_FLAGS)
+
+## bench-prof-service  what the profiler costs the example service: processor time a request, throughput
+##              (DURATION=10 ROUNDS=3)
+.PHONY: bench-prof-service
+bench-prof-service: $(EXAMPLES) $(PROF_SO)
+	$(Q)B=$(B) DURATION=$(or $(DURATION),10) ROUNDS=$(or $(ROUNDS),3) bench/prof_service.sh
+
 # ---- tests ---------------------------------------------------------------------------------------------
 
 $(TESTS) $(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)

@@ -1,0 +1,217 @@
+/* prof_run.c - one run of one configuration, as a process of its own; its figures are what the
+ * workload prints, and the time until the process and all that the profiler started has ended. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "prof_bench.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* text with the directory in place of each @, never freed: there are few. */
+static char *with_directory(const bench_opts *o, const char *text)
+{
+    char out[512];
+    size_t n = 0;
+    for (const char *p = text; *p != '\0' && n < sizeof out - 1; p++) {
+        if (*p == '@')
+            n += (size_t)snprintf(out + n, sizeof out - n, "%s", o->tmp);
+        else
+            out[n++] = *p;
+    }
+    out[n < sizeof out ? n : sizeof out - 1] = '\0';
+    char *copy = strdup(out);
+    if (copy == NULL)
+        abort();
+    return copy;
+}
+
+/* In the child. The preload is of the program alone, not of the command that runs it. */
+static void become(const bench_opts *o, const row *r, const char *const *wrap, unsigned threads,
+                   uint64_t pairs)
+{
+    char program[512], n_threads[16], n_pairs[32];
+    snprintf(program, sizeof program, "%s/bench/%s", o->build, r->program);
+    snprintf(n_threads, sizeof n_threads, "%u", threads);
+    snprintf(n_pairs, sizeof n_pairs, "%" PRIu64, pairs);
+    const char *argv[16];
+    unsigned n = 0;
+    for (; wrap[n] != NULL; n++)
+        argv[n] = with_directory(o, wrap[n]);
+    argv[n++] = program;
+    argv[n++] = n_threads;
+    argv[n++] = n_pairs;
+    argv[n] = NULL;
+    static const char *const clean[] = {"MEMKIT_SAMPLE", "MEMKIT_DUMP", "MEMKIT_STATS",
+                                        "MALLOC_CONF",   "HEAPPROFILE", "TCMALLOC_SAMPLE_PARAMETER",
+                                        "LD_PRELOAD"};
+    for (unsigned i = 0; i < sizeof clean / sizeof *clean; i++)
+        unsetenv(clean[i]);
+    for (unsigned i = 0; i < 3 && r->env[i] != NULL; i++)
+        putenv(with_directory(o, r->env[i]));
+    if (r->preload != NULL)
+        setenv("LD_PRELOAD", library_path(o, r->preload), 1);
+    execvp(argv[0], (char **)(uintptr_t)argv);
+    _exit(127);
+}
+
+static void read_file(const char *path, char *text, size_t size)
+{
+    text[0] = '\0';
+    FILE *f = fopen(path, "r");
+    if (f == NULL)
+        return;
+    text[fread(text, 1, size - 1, f)] = '\0';
+    fclose(f);
+}
+
+/* Output into files of the directory, so that no pipe can fill. The process' status. */
+static int spawn(const bench_opts *o, const row *r, const char *const *wrap, unsigned threads,
+                 uint64_t pairs, double *ns)
+{
+    char out[128], err[128];
+    snprintf(out, sizeof out, "%s/stdout", o->tmp);
+    snprintf(err, sizeof err, "%s/stderr", o->tmp);
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        if (freopen(out, "w", stdout) == NULL || freopen(err, "w", stderr) == NULL)
+            _exit(126);
+        become(o, r, wrap, threads, pairs);
+    }
+    int status = -1;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return -1;
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    *ns = (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
+    return status;
+}
+
+/* What is in the directory, and takes it away. */
+static uint64_t sweep(const bench_opts *o)
+{
+    uint64_t bytes = 0;
+    DIR *d = opendir(o->tmp);
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        char path[512];
+        struct stat st;
+        snprintf(path, sizeof path, "%s/%s", o->tmp, e->d_name);
+        if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
+            continue;
+        if (strcmp(e->d_name, "stdout") != 0 && strcmp(e->d_name, "stderr") != 0)
+            bytes += (uint64_t)st.st_size;
+        unlink(path);
+    }
+    if (d != NULL)
+        closedir(d);
+    return bytes;
+}
+
+static uint64_t word(const char *line, const char *name, int radix)
+{
+    const char *at = strstr(line, name);
+    return at == NULL ? 0 : strtoull(at + strlen(name), NULL, radix);
+}
+
+static double number(const char *line, const char *name)
+{
+    const char *at = strstr(line, name);
+    return at == NULL ? 0 : strtod(at + strlen(name), NULL);
+}
+
+static bool parse(row *r, const char *text, run_result *out)
+{
+    const char *line = strstr(text, "wall="); /* a command may say something before */
+    if (line == NULL) {
+        snprintf(r->absent, sizeof r->absent, "printed no figures");
+        return false;
+    }
+    out->wall_ns = number(line, "wall=");
+    out->cpu_ns = number(line, "cpu=");
+    out->checksum = word(line, "checksum=", 16);
+    out->rss_kib = number(line, "rss=");
+    out->rate = word(line, "rate=", 10);
+    out->samples = word(line, "samples=", 10);
+    out->sites = word(line, "sites=", 10);
+    out->own_bytes = word(line, "own=", 10);
+    if (out->rate == r->want_rate || r->want_rate == 0)
+        return true;
+    snprintf(r->absent, sizeof r->absent, "states a rate of %" PRIu64 ", not %" PRIu64, out->rate,
+             r->want_rate);
+    return false;
+}
+
+bool row_run(const bench_opts *o, row *r, unsigned threads, run_result *out)
+{
+    char path[128], text[8192];
+    double ns = 0;
+    const uint64_t pairs = row_pairs(o, r);
+    const int status = spawn(o, r, r->wrap, threads, pairs, &ns);
+    snprintf(path, sizeof path, "%s/stderr", o->tmp);
+    read_file(path, text, sizeof text);
+    if (status != 0) {
+        snprintf(r->absent, sizeof r->absent, "ended with status 0x%x: %.80s", (unsigned)status,
+                 text);
+    } else if (r->refusal != NULL && strstr(text, r->refusal) != NULL) {
+        snprintf(r->absent, sizeof r->absent, "built without its profiler");
+    } else {
+        snprintf(path, sizeof path, "%s/stdout", o->tmp);
+        read_file(path, text, sizeof text);
+        parse(r, text, out);
+        out->whole_ns = ns / (double)pairs;
+    }
+    r->disk_bytes = sweep(o);
+    return r->absent[0] == '\0';
+}
+
+/* ---- instructions ---- */
+
+static double collected(const bench_opts *o, row *r, uint64_t pairs)
+{
+    static const char *const wrap[] = {"valgrind", "--tool=callgrind",
+                                       "--callgrind-out-file=@/callgrind", NULL};
+    char path[128], text[8192];
+    double ns;
+    const int status = spawn(o, r, wrap, 1, pairs, &ns);
+    snprintf(path, sizeof path, "%s/stderr", o->tmp);
+    read_file(path, text, sizeof text);
+    sweep(o);
+    return status == 0 ? number(text, "Collected : ") : 0;
+}
+
+/* The difference of two runs: start and end cancel out, and what each stack costs when it is new.
+ */
+bool row_count_instructions(const bench_opts *o, row *r)
+{
+    const uint64_t few = 100000, many = 300000;
+    const double a = collected(o, r, few), b = collected(o, r, many);
+    if (a <= 0 || b <= a)
+        return false;
+    r->instructions = (b - a) / ((double)(many - few) * 1.1); /* a tenth more is run untimed */
+    return true;
+}
+
+/* ---- what only a program with the profiler linked in can say ---- */
+
+bool inside_run(const bench_opts *o, char *text, unsigned size)
+{
+    row inside = {.program = "prof_inside"};
+    static const char *const nothing[] = {NULL};
+    char path[128];
+    double ns;
+    text[0] = '\0';
+    const int status = spawn(o, &inside, nothing, 1, o->pairs, &ns);
+    snprintf(path, sizeof path, "%s/%s", o->tmp, status == 0 ? "stdout" : "stderr");
+    read_file(path, text, size);
+    sweep(o);
+    return status == 0;
+}
