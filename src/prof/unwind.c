@@ -161,18 +161,19 @@ MEMKIT__READS_ANYTHING static inline __attribute__((always_inline)) bool step(me
     unsigned kind = memkit__rule_kind(rule);
     uintptr_t cfa = (kind == MEMKIT__BY_SP ? w->sp : w->bp) + memkit__rule_offset(rule);
     uintptr_t below = memkit__rule_bp(rule);
-#if defined(__x86_64__)
-    uintptr_t lowest = below > WORD ? below : WORD;
-#else
-    uintptr_t lowest = below;
-#endif
-    /* Both slots lie in this frame: [sp, cfa). */
-    if (cfa <= w->sp || cfa - w->sp < lowest || cfa % WORD != 0 ||
-        !memkit__stack_holds(&w->stack, cfa - lowest, cfa))
+    if (cfa <= w->sp || cfa % WORD != 0)
         return false;
+    /* A slot below sp: a signal came between pop and ret. The register has it back already. */
+    if (cfa - w->sp < below)
+        below = 0;
 #if defined(__x86_64__)
+    uintptr_t lowest = cfa - (below > WORD ? below : WORD);
+    if (!memkit__stack_holds(&w->stack, lowest, cfa))
+        return false;
     w->pc = memkit__word(cfa - WORD);
 #else
+    if (below == 0 || !memkit__stack_holds(&w->stack, cfa - below, cfa))
+        return false;
     w->pc = memkit__plain(memkit__word(cfa - below + WORD));
     w->lr = 0;
 #endif
