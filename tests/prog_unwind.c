@@ -253,7 +253,7 @@ static NOINLINE void run_way(unsigned i)
     ways[i].fn();
     bool checked_by_callback = n_frames == 0 && !was_cut;
     if (armed)
-        fail(ways[i].name, "nothing was allocated");
+        wrong(ways[i].name, "nothing was allocated");
     else if (!checked_by_callback) {
         n_expected++; /* the way's own is still noted */
         check_in_order(ways[i].name, 3);
@@ -296,10 +296,10 @@ static NOINLINE int innermost(int depth)
     if (!was_cut) {
         n_frames = memkit__unwind_here(frames, whole, &was_cut);
         if (n_frames != whole || was_cut)
-            fail("chain", "cut where it has just room");
+            wrong("chain", "cut where it has just room");
         n_frames = memkit__unwind_here(frames, whole - 1, &was_cut);
         if (n_frames != whole - 1 || !was_cut)
-            fail("chain", "not cut where it has no room");
+            wrong("chain", "not cut where it has no room");
     }
     LEAVE();
     return depth;
@@ -366,7 +366,7 @@ static NOINLINE void chains(void)
         others = i == 0 ? depth_seen - levels : others;
         bool fits = levels + others <= MAX;
         if (chain_cut == fits || depth_seen != (fits ? levels + others : MAX))
-            fail("chain", "cut at the wrong depth");
+            wrong("chain", "cut at the wrong depth");
     }
     unsigned before = n_expected;
     if (setjmp(out) == 0)
@@ -386,7 +386,7 @@ static void at_thread_end(void *value)
     armed = true;
     keep(strdup(value));
     if (n_frames < 4 || was_cut)
-        fail("key destructor", "too few frames");
+        wrong("key destructor", "too few frames");
     LEAVE();
 }
 
@@ -399,7 +399,7 @@ static NOINLINE void thread_work(void)
     while (at < n_frames && pc_of(at) != expected[1])
         at++;
     if (at + 1 >= n_frames || pc_of(at + 1) != expected[0] || n_frames - at > 4 || was_cut)
-        fail("thread", "not its whole stack");
+        wrong("thread", "not its whole stack");
     LEAVE();
 }
 

@@ -48,7 +48,7 @@ static inline uintptr_t pc_of(unsigned i)
     return (uintptr_t)(frames[i] & ((UINT64_C(1) << 48) - 1));
 }
 
-static inline void fail(const char *what, const char *why)
+static inline void wrong(const char *what, const char *why)
 {
     failures++;
     fprintf(stderr, "%s: %s; %u frames%s:", what, why, n_frames, was_cut ? ", cut" : "");
@@ -65,11 +65,11 @@ static inline void check_exactly(const char *what)
 {
     for (unsigned i = 1; i < n_frames && i <= n_expected; i++)
         if (pc_of(i) != expected[n_expected - i]) {
-            fail(what, "another frame than expected");
+            wrong(what, "another frame than expected");
             return;
         }
     if (n_frames <= n_expected && !was_cut)
-        fail(what, "too few frames");
+        wrong(what, "too few frames");
 }
 
 /* The chain's functions are all there, in this order, with others between them; the `whole` last
@@ -85,15 +85,15 @@ static inline void check_in_order(const char *what, unsigned whole)
                 place[at] = i;
         }
     if (at > 0) {
-        fail(what, "a frame is missing");
+        wrong(what, "a frame is missing");
         return;
     }
     for (unsigned i = 1; i < whole; i++)
         if (place[i - 1] != place[i] + 1)
-            fail(what, "a frame more than expected");
+            wrong(what, "a frame more than expected");
     uintptr_t start = (uintptr_t)&_start;
     if (was_cut || pc_of(n_frames - 1) <= start || pc_of(n_frames - 1) > start + 64)
-        fail(what, "does not begin at the program's start");
+        wrong(what, "does not begin at the program's start");
 }
 
 #endif

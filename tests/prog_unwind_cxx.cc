@@ -12,12 +12,27 @@ namespace {
 
 int destroyed;
 
+/* ENTER and LEAVE that an exception does not step over. */
+struct entered {
+    explicit entered(void *returns_to)
+    {
+        expected[n_expected++] = (uintptr_t)returns_to;
+    }
+    ~entered()
+    {
+        n_expected--;
+    }
+    entered(const entered &) = delete;
+    entered &operator=(const entered &) = delete;
+};
+
+#define ENTERED() entered entered_here(__builtin_extract_return_addr(__builtin_return_address(0)))
+
 NOINLINE void take_in_order(const char *what)
 {
-    ENTER();
+    ENTERED();
     TAKE();
     check_in_order(what, 2);
-    LEAVE();
 }
 
 struct takes_when_it_ends {
@@ -36,40 +51,34 @@ struct base {
 struct derived : base {
     NOINLINE int work(int n) override
     {
-        ENTER();
+        ENTERED();
         takes_when_it_ends t;
         std::vector<int> v = {3, 1, 2, 5, 4};
         std::sort(v.begin(), v.end(), [](int a, int b) {
             take_in_order("lambda of std::sort");
             return a < b;
         });
-        if (n == 0) {
-            LEAVE();
+        if (n == 0)
             throw std::runtime_error("as planned");
-        }
         int result = 0;
         try {
             std::function<int(int)> again = [this](int k) { return work(k); };
             result = again(n - 1);
         } catch (const std::out_of_range &) { /* another: it goes on */
         }
-        LEAVE();
         return result;
     }
 };
 
 NOINLINE int catches(int depth)
 {
-    ENTER();
-    unsigned before = n_expected;
+    ENTERED();
     std::unique_ptr<base> b(new derived);
     try {
         depth += b->work(depth);
     } catch (const std::exception &) {
-        n_expected = before;
         take_in_order("catch");
     }
-    LEAVE();
     return depth;
 }
 
@@ -77,11 +86,10 @@ NOINLINE int catches(int depth)
 
 int main()
 {
-    ENTER();
+    ENTERED();
     if (memkit__unwind_prepare() != 0)
         return 99;
     for (int i = 0; i < 3; i++)
         catches(i);
-    n_expected = 0;
     return destroyed == 6 ? failures : 97;
 }

@@ -30,7 +30,8 @@ static void in_every_build(const char *program, const char *mode)
     assert_int_equal(wrong, 0);
 }
 
-/* The sanitizers' malloc is in front of the program's own, and their stacks have frames of theirs. */
+/* The sanitizers' malloc is in front of the program's own, and their stacks have frames of theirs.
+ */
 #define NEEDS_PLAIN_BUILD() NEEDS_PRELOAD()
 
 static void stacks_through_libc_are_whole_in_all_15_ways(void **state)

@@ -3,9 +3,9 @@
  *     buckets[hash of the link map] --> node --> node      found by who it is, newest first
  *     all --------------------------> node --> node --> .. every one, newest first
  *
- * - A node is written whole, then linked in with a compare-and-swap, and never changes or goes
- *   away. Whoever loses the race to link one in looks again, so that a module is in only once; the
- *   loser's memory is kept memory and small.
+ * - A node is written whole, then linked in with a compare-and-swap, and its module never changes
+ *   or goes away. Whoever loses the race to link one in looks again, so that a module is in only
+ * once; the loser's memory is kept memory and small.
  * - Who lies at an address is asked of the loader each time: _dl_find_object (glibc 2.35) takes no
  *   lock and may be called in signal handlers. Where there is none (older glibc, musl), only what
  *   the last memkit__modules_prepare saw is known: code loaded later is in no module, and a library
@@ -46,6 +46,7 @@
 typedef struct node {
     memkit__module m;
     uint64_t fingerprint;
+    atomic_bool lies_there; /* rather than another one that was noted at its place */
     struct node *in_bucket, *in_all;
 } node;
 
@@ -217,12 +218,19 @@ static node *search(node *from, const place *at)
     return NULL;
 }
 
-static bool lies_where_another_was(const place *at)
+/* It is the one that lies there now. Where another did, that one's rules are void: unwind.c. */
+static const memkit__module *take_place(node *n)
 {
-    for (node *n = atomic_load(&all); n != NULL; n = n->in_all)
-        if (n->m.start < at->end && at->start < n->m.end)
-            return true;
-    return false;
+    if (atomic_load_explicit(&n->lies_there, memory_order_relaxed))
+        return &n->m;
+    bool replaces = false;
+    for (node *o = atomic_load(&all); o != NULL; o = o->in_all)
+        if (o != n && o->m.start < n->m.end && n->m.start < o->m.end)
+            replaces |= atomic_exchange(&o->lies_there, false);
+    atomic_store(&n->lies_there, true);
+    if (replaces)
+        atomic_fetch_add(&memkit__modules_replaced, 1);
+    return &n->m;
 }
 
 static node *new_node(const place *at, bool stays)
@@ -247,24 +255,21 @@ static const memkit__module *note(const place *at, bool stays)
     node *head = atomic_load_explicit(bucket, memory_order_acquire);
     node *n = search(head, at);
     if (n != NULL)
-        return &n->m;
+        return take_place(n);
     node *made = new_node(at, stays);
     if (made == NULL)
         return NULL;
-    bool replaces = lies_where_another_was(at);
     do {
         n = search(head, at); /* another thread may have been faster */
         if (n != NULL)
-            return &n->m;
+            return take_place(n);
         made->in_bucket = head;
     } while (!atomic_compare_exchange_weak_explicit(bucket, &head, made, memory_order_acq_rel,
                                                     memory_order_acquire));
     made->in_all = atomic_load(&all);
     while (!atomic_compare_exchange_weak(&all, &made->in_all, made))
         ;
-    if (replaces) /* rules of the one that lay there are void: unwind.c */
-        atomic_fetch_add(&memkit__modules_replaced, 1);
-    return &made->m;
+    return take_place(made);
 }
 
 /* ---- the loader ---- */

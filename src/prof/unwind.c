@@ -49,6 +49,7 @@ typedef struct {
     unsigned n_checked;
     uint32_t age;
     uintptr_t from; /* sp where the walk came onto this stack */
+    bool lost;      /* it ended at a frame that sp and bp are not enough for */
 } walker;
 
 /* ---- the cache ---- */
@@ -161,18 +162,19 @@ MEMKIT__READS_ANYTHING static inline __attribute__((always_inline)) bool step(me
     unsigned kind = memkit__rule_kind(rule);
     uintptr_t cfa = (kind == MEMKIT__BY_SP ? w->sp : w->bp) + memkit__rule_offset(rule);
     uintptr_t below = memkit__rule_bp(rule);
-#if defined(__x86_64__)
-    uintptr_t lowest = below > WORD ? below : WORD;
-#else
-    uintptr_t lowest = below;
-#endif
-    /* Both slots lie in this frame: [sp, cfa). */
-    if (cfa <= w->sp || cfa - w->sp < lowest || cfa % WORD != 0 ||
-        !memkit__stack_holds(&w->stack, cfa - lowest, cfa))
+    if (cfa <= w->sp || cfa % WORD != 0)
         return false;
+    /* A slot below sp: a signal came between pop and ret. The register has it back already. */
+    if (cfa - w->sp < below)
+        below = 0;
 #if defined(__x86_64__)
+    uintptr_t lowest = cfa - (below > WORD ? below : WORD);
+    if (!memkit__stack_holds(&w->stack, lowest, cfa))
+        return false;
     w->pc = memkit__word(cfa - WORD);
 #else
+    if (below == 0 || !memkit__stack_holds(&w->stack, cfa - below, cfa))
+        return false;
     w->pc = memkit__plain(memkit__word(cfa - below + WORD));
     w->lr = 0;
 #endif
@@ -224,8 +226,10 @@ static __attribute__((noinline)) bool step_rare(walker *k, uint32_t rule)
         k->from = w->sp;
         return true;
     case MEMKIT__LONG:
-        return memkit__rule_bp(rule) != 0 ? memkit__step_by_pointer(w)
-                                          : memkit__step_long(w, module_now(k, w->pc - 1));
+        if (memkit__rule_bp(rule) != 0)
+            return memkit__step_by_pointer(w);
+        k->lost = !memkit__step_long(w, module_now(k, w->pc - 1));
+        return !k->lost;
     case MEMKIT__NO_RULE:
         return memkit__step_by_pointer(w);
     default:
@@ -265,14 +269,46 @@ MEMKIT__READS_ANYTHING static unsigned walk(walker *k, uint64_t *frames, unsigne
     return n;
 }
 
+/* The walk from a context, every frame by the tables themselves; some 10 us. */
+static unsigned walk_carefully(walker *k, const void *context, uint64_t *frames, unsigned max,
+                               bool *cut)
+{
+    memkit__registers registers;
+    memkit__walk *w = &k->w;
+    w->registers = &registers;
+    unsigned n = 0;
+    bool more = memkit__walk_from_context(w, context);
+    for (; more && w->pc >> MEMKIT__FRAME_BITS == 0; n++) {
+        uint64_t frame = w->pc;
+        uint32_t rule = rule_now(k, w->pc, &frame);
+        if (rule == MEMKIT__NO_RULE && n > 0 && !plausible(w, w->pc))
+            break;
+        if (n == max) {
+            *cut = true;
+            break;
+        }
+        frames[n] = frame;
+        unsigned kind = memkit__rule_kind(rule);
+        bool by_tables = kind != MEMKIT__NO_RULE && kind != MEMKIT__LAST &&
+                         kind != MEMKIT__SIGNAL && (rule & ~MEMKIT__RULE_T) != BY_POINTER;
+        more = by_tables ? memkit__step_long(w, module_now(k, w->pc - 1)) : step_rare(k, rule);
+    }
+    return n;
+}
+
 static inline unsigned run(walker *k, uint64_t *frames, unsigned max, bool *cut)
 {
+    const void *context = k->w.context;
     *cut = false;
+    k->w.registers = NULL;
+    k->lost = false;
     k->from = k->w.sp;
     k->cache = atomic_load_explicit(&cache, memory_order_acquire);
     k->n_checked = 0;
     k->age = atomic_load_explicit(&cache_age, memory_order_relaxed);
     unsigned n = walk(k, frames, max, cut);
+    if (__builtin_expect(k->lost && context != NULL, 0))
+        n = walk_carefully(k, context, frames, max, cut);
     const memkit__stack *s = &k->w.stack;
     if (__builtin_expect(!s->main && s->thread != NULL && k->from < s->thread->low - 1, 0))
         memkit__stack_learn(s->thread, k->from, k->w.sp);
@@ -332,6 +368,7 @@ unsigned memkit__unwind_context(const void *ucontext, uint64_t *frames, unsigned
 {
     walker k;
     k.w.stack.thread = memkit__thread_here();
+    k.w.registers = NULL;
     if (memkit__walk_from_context(&k.w, ucontext))
         return run(&k, frames, max, cut);
     *cut = max == 0;

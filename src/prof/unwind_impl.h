@@ -129,10 +129,17 @@ uint32_t memkit__rule_find(const memkit__module *m, uintptr_t pc);
 
 /* ---- steps that need more than a rule ---- */
 
+typedef struct memkit__registers {
+    uint64_t known; /* a bit each, by DWARF's numbers */
+    uintptr_t value[33];
+} memkit__registers;
+
 typedef struct {
     uintptr_t pc; /* return address, or what was interrupted + 1 */
     uintptr_t sp, bp, lr;
     const void *context; /* ucontext_t with all registers, of the frame that a signal stopped */
+    /* All registers from frame to frame, for a walk that has to be careful; NULL: sp and bp do. */
+    struct memkit__registers *registers;
     memkit__stack stack;
 } memkit__walk;
 

@@ -1,9 +1,9 @@
 /* unwind_step.c - the frames that no short rule tells: signal frames, expressions, no tables at
  * all.
  *
- * - A signal frame has all registers of the code it stopped; they are used for that frame's own
- *   step, where a CFA may hang on any of them. Further up only sp and the frame pointer are known:
- *   at a call, nothing else is ever needed (see unwind_rule.c).
+ * - A signal frame has all registers of the code it stopped. Mostly sp and the frame pointer are
+ *   enough; where a CFA hangs on another register (the loader's, while it binds a function at its
+ *   first call; assembler) the walk is begun again, and all registers are followed by the tables.
  * - Code without tables is left by the frame pointer, if that points up this stack to something
  *   that looks like a frame. No guess is made from words that merely look like return addresses.
  */
@@ -74,6 +74,8 @@ bool memkit__walk_from_context(memkit__walk *w, const void *context)
     w->lr = context_register(context, 30);
 #endif
     w->context = context;
+    if (w->registers != NULL)
+        w->registers->known = 0;
     return memkit__stack_of(&w->stack, w->sp, w->stack.thread);
 }
 
@@ -110,6 +112,9 @@ static bool known_register(void *arg, unsigned reg, uintptr_t *value)
         *value = w->pc - 1;
     else if (reg == 30 && MEMKIT__CFI_REGS > 30 && w->lr != 0)
         *value = w->lr;
+    else if (w->registers != NULL && reg < MEMKIT__CFI_REGS &&
+             (w->registers->known >> reg & 1) != 0)
+        *value = w->registers->value[reg];
     else if (w->context != NULL && reg < MEMKIT__CFI_REGS - (MEMKIT__CFI_REGS == 33))
         *value = context_register(w->context, reg);
     else
@@ -142,6 +147,8 @@ static bool caller_register(memkit__walk *w, const memkit__module *m, const memk
     case MEMKIT__CFI_REGISTER:
         return known_register(w, (unsigned)offset, value);
     case MEMKIT__CFI_OFFSET:
+        if (cfa + offset < w->sp && reg != 16 && known_register(w, reg, value))
+            return true; /* popped already */
         return read_memory(w, cfa + offset, WORD, value);
     case MEMKIT__CFI_VAL_OFFSET:
         *value = cfa + offset;
@@ -154,6 +161,17 @@ static bool caller_register(memkit__walk *w, const memkit__module *m, const memk
     default:
         return false;
     }
+}
+
+/* All that is known of the caller's registers. */
+static void follow_registers(memkit__walk *w, const memkit__module *m, const memkit__cfi_regs *r,
+                             uintptr_t cfa)
+{
+    memkit__registers next = {.known = 0};
+    for (unsigned reg = 0; reg < MEMKIT__CFI_REGS; reg++)
+        if (caller_register(w, m, r, reg, cfa, &next.value[reg]))
+            next.known |= UINT64_C(1) << reg;
+    *w->registers = next;
 }
 
 bool memkit__step_long(memkit__walk *w, const memkit__module *m)
@@ -176,6 +194,8 @@ bool memkit__step_long(memkit__walk *w, const memkit__module *m)
         return false;
     if (!caller_register(w, m, &row.regs, MEMKIT__CFI_BP, cfa, &bp))
         bp = 0;
+    if (w->registers != NULL)
+        follow_registers(w, m, &row.regs, cfa);
     /* Only a frame that a signal stopped may have nothing on the stack. */
     if (cfa < w->sp || (cfa == w->sp && w->context == NULL))
         return false;
