@@ -32,6 +32,7 @@
 #include "hook/counters.h"
 #include "hook/report.h"
 #include "hook/timing.h"
+#include "prof/env.h"
 
 #define MAX_ROWS  64
 #define PATH_ROOM 4096
@@ -84,6 +85,22 @@ static void write_all(int fd, const char *text, size_t len)
     }
 }
 
+static bool is_spare(int fd)
+{
+    struct stat now;
+    return spare_fd >= 0 && fstat(fd, &now) == 0 && now.st_dev == spare_stat.st_dev &&
+           now.st_ino == spare_stat.st_ino;
+}
+
+/* The standard error of the start, if it was kept; -1: the program closed both, and the numbers are
+ * other files'. */
+static int stderr_now(void)
+{
+    if (is_spare(STDERR_FILENO) || spare_fd < 0)
+        return STDERR_FILENO;
+    return is_spare(spare_fd) ? spare_fd : -1;
+}
+
 void memkit__complain(const char *fmt, ...)
 {
     char text[512];
@@ -91,8 +108,9 @@ void memkit__complain(const char *fmt, ...)
     va_start(ap, fmt);
     int n = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    if (n > 0)
-        write_all(STDERR_FILENO, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
+    int fd = stderr_now();
+    if (n > 0 && fd >= 0)
+        write_all(fd, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
 }
 
 int memkit__report_wanted(void)
@@ -133,8 +151,10 @@ static int open_file(void)
     return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666);
 }
 
-static void keep_stderr(void)
+void memkit__keep_stderr(void)
 {
+    if (spare_fd >= 0)
+        return;
     spare_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 1000);
     if (spare_fd < 0)
         spare_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 200);
@@ -142,21 +162,14 @@ static void keep_stderr(void)
         spare_fd = -1;
 }
 
-static bool is_spare(int fd)
+/* What MEMKIT_STATS asks for. */
+static void read_stats(void)
 {
-    struct stat now;
-    return spare_fd >= 0 && fstat(fd, &now) == 0 && now.st_dev == spare_stat.st_dev &&
-           now.st_ino == spare_stat.st_ino;
-}
-
-__attribute__((constructor)) static void begin(void)
-{
-    snprintf(name, sizeof name, "%s", program_invocation_short_name);
     const char *value = getenv("MEMKIT_STATS");
     if (value == NULL || value[0] == '\0' || strcmp(value, "0") == 0)
         return;
     if (strcmp(value, "1") == 0) {
-        keep_stderr();
+        memkit__keep_stderr();
         target = TO_STDERR;
         return;
     }
@@ -183,6 +196,13 @@ __attribute__((constructor)) static void begin(void)
     }
     close(fd);
     target = TO_FILE;
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    snprintf(name, sizeof name, "%s", program_invocation_short_name);
+    read_stats();
+    memkit__env_start();
 }
 
 static void print_bytes(page *out, const char *label, uint64_t bytes)
@@ -217,17 +237,9 @@ static void print_times(page *out)
 
 static void put(const page *out)
 {
-    int fd = -1;
-    if (target == TO_FILE) {
-        fd = open_file();
-        if (fd < 0)
-            memkit__complain("memkit: %s: %s\n", path, strerror(errno));
-    } else if (is_spare(STDERR_FILENO) || spare_fd < 0) {
-        fd = STDERR_FILENO;
-    } else if (is_spare(
-                   spare_fd)) { /* else the program closed it, and the number is another file's */
-        fd = spare_fd;
-    }
+    int fd = target == TO_FILE ? open_file() : stderr_now();
+    if (fd < 0 && target == TO_FILE)
+        memkit__complain("memkit: %s: %s\n", path, strerror(errno));
     if (fd >= 0)
         write_all(fd, out->text, out->len);
     if (target == TO_FILE && fd >= 0)
