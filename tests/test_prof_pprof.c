@@ -249,8 +249,8 @@ static void the_string_table_starts_empty_and_holds_each_text_once(void **state)
     for (unsigned i = 0; i < n; i++)
         for (unsigned k = i + 1; k < n; k++)
             assert_true(texts[i].end - texts[i].at != texts[k].end - texts[k].at ||
-                        memcmp(texts[i].at, texts[k].at,
-                               (size_t)(texts[i].end - texts[i].at)) != 0);
+                        memcmp(texts[i].at, texts[k].at, (size_t)(texts[i].end - texts[i].at)) !=
+                            0);
     memkit_buf_free(b);
 }
 

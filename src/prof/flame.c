@@ -64,6 +64,7 @@ uint64_t memkit__flame_edge(const memkit__flame *f, int64_t at, uint64_t units)
 {
     if (f->nodes[0].value <= 0)
         return 0;
+    uint64_t total = (uint64_t)f->nodes[0].value;
     __extension__ unsigned __int128 wide = (uint64_t)at;
-    return (uint64_t)(wide * units / (uint64_t)f->nodes[0].value);
+    return (uint64_t)((wide * units + total / 2) / total);
 }

@@ -37,7 +37,7 @@ typedef struct {
 int memkit__flame_make(memkit__flame *f, const memkit__stacks *k, uint32_t pair,
                        memkit__scratch *s);
 
-/* Where `at`, of [0, total], lies when the root is `units` wide. */
+/* Where `at`, of [0, total], lies when the root is `units` wide, rounded. */
 uint64_t memkit__flame_edge(const memkit__flame *f, int64_t at, uint64_t units);
 
 #pragma GCC visibility pop

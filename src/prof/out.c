@@ -51,26 +51,27 @@ static uint64_t magnitude(int64_t v)
     return v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
 }
 
-/* v units of `unit`, of which `step` make the next; at most four digits. */
+/* Three digits, rounded, and the name of the step; below the first step as it is. */
 static memkit__short scaled(int64_t value, uint64_t step, const char *const *names, size_t n)
 {
     memkit__short out;
-    uint64_t whole = magnitude(value), part = 0;
-    size_t i = 0;
     const char *sign = value < 0 ? "-" : "";
-    while (whole >= step && i + 1 < n) {
-        part = whole % step * 1000 / step;
-        whole /= step;
+    uint64_t v = magnitude(value), unit = 1;
+    size_t i = 0;
+    while (v / unit >= step && i + 1 < n) {
+        unit *= step;
         i++;
     }
-    if (i == 0 || whole >= 100)
-        snprintf(out.s, sizeof out.s, "%s%llu%s", sign, (unsigned long long)whole, names[i]);
-    else if (whole >= 10)
-        snprintf(out.s, sizeof out.s, "%s%llu.%llu%s", sign, (unsigned long long)whole,
-                 (unsigned long long)part / 100, names[i]);
+    uint64_t whole = v / unit;
+    unsigned decimals = i == 0 || whole >= 100 ? 0 : whole >= 10 ? 1 : 2;
+    unsigned scale = decimals == 0 ? 1 : decimals == 1 ? 10 : 100;
+    __extension__ unsigned __int128 wide = v;
+    uint64_t shown = (uint64_t)((wide * scale + unit / 2) / unit);
+    if (decimals == 0)
+        snprintf(out.s, sizeof out.s, "%s%llu%s", sign, (unsigned long long)shown, names[i]);
     else
-        snprintf(out.s, sizeof out.s, "%s%llu.%02llu%s", sign, (unsigned long long)whole,
-                 (unsigned long long)part / 10, names[i]);
+        snprintf(out.s, sizeof out.s, "%s%llu.%0*llu%s", sign, (unsigned long long)shown / scale,
+                 (int)decimals, (unsigned long long)shown % scale, names[i]);
     return out;
 }
 

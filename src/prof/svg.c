@@ -86,7 +86,8 @@ static uint32_t hash_of(const char *text)
 static void put_class(svg *g, const memkit__flame_node *node)
 {
     const char *module = node->label != MEMKIT__NONE ? g->k.labels[node->label].module : "";
-    char hue = *module == '\0' ? 'z' : (char)('a' + hash_of(module) % HUES);
+    bool grey = *module == '\0' || *module == '['; /* no file: rows of ours, threads, the vdso */
+    char hue = grey ? 'z' : (char)('a' + hash_of(module) % HUES);
     memkit__out_fmt(&g->o, "%c%u", hue, hash_of(name_of(g, node)) % SHADES);
 }
 

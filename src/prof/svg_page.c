@@ -25,6 +25,7 @@ const char memkit__svg_style[] =
     "#tools button,#tools input{font:inherit;color:inherit;background:var(--ground);\n"
     "border:1px solid var(--soft);border-radius:3px;padding:2px 6px}\n"
     "#tools input{width:16em}\n"
+    "#tools button:disabled{color:var(--soft);border-color:var(--up)}\n"
     "#tools .bad{color:var(--bad)}\n"
     "@media (prefers-color-scheme:dark){\n"
     "svg{--ground:#14171c;--ink:#eceef0;--soft:#a9b2be;--up:#3a404a;--hit:#8a1c80;--bad:#ff8b80;\n"
@@ -57,7 +58,7 @@ static const char reading[] =
 
 static const char layout[] =
     "function edge(at) {\n"
-    "  return Math.floor((at - zoom.start) / zoom.value * width * 10 + 1e-6) / 10;\n"
+    "  return zoom.value ? Math.round((at - zoom.start) / zoom.value * width * 10) / 10 : 0;\n"
     "}\n"
     "function place(f) {\n"
     "  const end = zoom.start + zoom.value, last = f.start + f.value;\n"
@@ -121,7 +122,7 @@ static const char finding[] =
     "  }\n"
     "  matched.className = wrong ? 'bad' : '';\n"
     "  matched.textContent = wrong ? 'not a regular expression' :\n"
-    "    wanted ? `matched: ${(sum / all.value * 100).toFixed(2)} %` : '';\n"
+    "    wanted ? `matched: ${(sum / (all.value || 1) * 100).toFixed(2)} %` : '';\n"
     "}\n"
     "function go(f) {\n"
     "  if (!f || !f.shown) return;\n"

@@ -2,8 +2,8 @@
  *
  * The format is memkit's own (its first line says so), made for 100 columns:
  *
- *       #    value       +-     %  cum% objects     mean temp% other median  function < callers
- *       1 10.2 MiB 1.20 MiB  82.9  82.9    1024 10.2 KiB     0     0  <10ms  json_parse < main
+ *      #    value       +-     %  cum% objects     mean temp% other median  function < callers
+ *      1 10.2 MiB 1.20 MiB  82.9  82.9    1024 10.2 KiB     0     0  <10ms  json_parse < main
  *
  * The number leads from a row to its stack below the table. What a profile does not count (a CPU
  * profile no lifetimes) has no column.
@@ -170,13 +170,22 @@ static bool is_space(const memkit__value_type *type)
     return strcmp(type->unit, "count") != 0;
 }
 
+/* Bytes have a mean an object; time a sample has none worth a column. */
+static bool has_mean(const text *t)
+{
+    return strcmp(t->p->types[t->type].unit, "nanoseconds") != 0 &&
+           strcmp(t->p->types[t->pair].unit, "nanoseconds") != 0;
+}
+
 static void put_columns(text *t)
 {
     memkit__out *o = &t->o;
-    memkit__out_fmt(o, "%5s %8s %8s %5s %5s", "#", "value", "+-", "%", "cum%");
-    if (t->pair != MEMKIT__NONE)
-        memkit__out_fmt(o, " %7s %8s", is_space(&t->p->types[t->type]) ? "objects" : "size",
-                        "mean");
+    memkit__out_fmt(o, "%4s %8s %8s %5s %5s", "#", "value", "+-", "%", "cum%");
+    if (t->pair != MEMKIT__NONE && !has_mean(t))
+        memkit__out_fmt(o, " %7s", t->p->types[t->pair].type);
+    else if (t->pair != MEMKIT__NONE)
+        memkit__out_fmt(o, is_space(&t->p->types[t->type]) ? " %7s %8s" : " %8s %8s",
+                        is_space(&t->p->types[t->type]) ? "objects" : "size", "mean");
     if (t->counts_lives)
         memkit__out_fmt(o, " %5s %5s %6s", "temp%", "other", "median");
     memkit__out_str(o, "  function < callers\n");
@@ -188,11 +197,12 @@ static void put_pair(text *t, const memkit__stack *stack)
     int64_t other = memkit__stack_sum(&t->k, stack, t->pair);
     bool space = is_space(type);
     int64_t bytes = space ? stack->value : other, objects = space ? other : stack->value;
-    memkit__out_fmt(&t->o, " %7s", memkit__short_value(other, pair->unit).s);
+    memkit__out_fmt(&t->o, space ? " %7s" : " %8s", memkit__short_value(other, pair->unit).s);
+    if (!has_mean(t))
+        return;
+    const char *unit = space ? type->unit : pair->unit;
     memkit__out_fmt(&t->o, " %8s",
-                    objects > 0
-                        ? memkit__short_value(bytes / objects, space ? type->unit : pair->unit).s
-                        : "-");
+                    objects > 0 ? memkit__short_value(bytes / objects, unit).s : "-");
 }
 
 static void put_lives(text *t, const memkit__stack *stack)
@@ -266,7 +276,7 @@ static void put_table(text *t)
         const memkit__stack *stack = &t->k.stacks[row];
         size_t start = t->o.error == 0 ? t->o.b->len : 0;
         so_far = memkit__saturating_add(so_far, stack->value);
-        memkit__out_fmt(&t->o, "%5u %8s %8s %5s %5s", i + 1,
+        memkit__out_fmt(&t->o, "%4u %8s %8s %5s %5s", i + 1,
                         memkit__short_value(stack->value, unit).s, error_of(&t->rows[row], unit).s,
                         memkit__short_tenths(memkit__share(stack->value, t->k.total, 1000)).s,
                         memkit__short_tenths(memkit__share(so_far, t->k.total, 1000)).s);
@@ -294,7 +304,7 @@ static void put_types(text *t, const memkit__stack *stack)
         add_variance(t, stack, i, &f);
         memkit__out_fmt(&t->o, "  %-22s %20s", p->types[i].type, memkit__short_thousands(v).s);
         if (is_space(&p->types[i]))
-            memkit__out_fmt(&t->o, " %9s", memkit__short_value(v, p->types[i].unit).s);
+            memkit__out_fmt(&t->o, " %8s", memkit__short_value(v, p->types[i].unit).s);
         if (!f.exact)
             memkit__out_fmt(&t->o, " +- %s", error_of(&f, p->types[i].unit).s);
         memkit__out_str(&t->o, "\n");
