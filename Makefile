@@ -290,6 +290,9 @@ WRITER_TESTS := $(addprefix $(B)/tests/,$(addprefix test_prof_,pprof folded svg 
 $(WRITER_TESTS): $(addprefix $(B)/tests/,support.o support_profile.o)
 $(B)/tests/test_prof_oom: $(B)/tests/support_malloc.o
 $(B)/tests/test_prof_oom: LINK_FLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free,--wrap=mmap,--wrap=munmap
+# The listener is loaded by name where it does not lie beside the program.
+$(B)/tests/test_prof_listen: LINK_FLAGS += -Wl,-rpath,'$$ORIGIN/..'
+$(B)/tests/test_prof_listen: | $(LISTEN_SO)
 $(B)/tests/test_load $(B)/tests/test_load_run $(B)/tests/test_compare_figures: $(LOAD)
 $(addprefix $(B)/tests/,test_compare_timing test_compare_html test_compare_chart tools_prometheus tools_browser): $(filter-out %/compare_main.o,$(COMPARE)) $(LOAD)
 

@@ -76,7 +76,8 @@ HELPER void service_spawn(service *s, const char *program, const char *const *se
 {
     static const char *const own[] = {"LISTEN_ADDR",      "MAX_WORKERS",      "CACHE_SIZE",
                                       "WORK_MS",          "DRAIN_MS",         "READ_TIMEOUT_MS",
-                                      "WRITE_TIMEOUT_MS", "DEBUG_TIMEOUT_MS", "IDLE_TIMEOUT_MS"};
+                                      "WRITE_TIMEOUT_MS", "DEBUG_TIMEOUT_MS", "IDLE_TIMEOUT_MS",
+                                      "SAMPLE_RATE"};
     char path[4096];
     int fds[2];
     memset(s, 0, sizeof *s);
