@@ -198,7 +198,7 @@ static void *work(void *arg)
     return NULL;
 }
 
-static worker *workers; /* so that their live sets are no leaks */
+static worker *volatile workers; /* so that their live sets are no leaks */
 
 workload_result workload_run(unsigned threads, uint64_t pairs)
 {
