@@ -25,14 +25,17 @@ json() { # json FILE NAME
     sed -n "s/.*\"$2\": \([0-9.]*\).*/\1/p" "$1"
 }
 
-# What the profile says of its rate: the period of profile.proto is in the text, too.
+# What the profile says of its rate.
 stated() {
-    curl -sS "http://127.0.0.1:$port/debug/pprof/heap?debug=1" >"$out/profile" || echo none >"$out/profile"
-    if grep -q 'every allocation' "$out/profile"; then echo 1
-    else sed -n 's/.*a sample each \([0-9]*\) bytes.*/\1/p' "$out/profile" | head -n 1; fi
+    curl -sS "http://127.0.0.1:$port/debug/pprof/heap?debug=1" >"$out/profile" || : >"$out/profile"
+    if grep -q 'every allocation is a sample' "$out/profile"; then
+        echo 1
+    else
+        sed -n 's/.*one sample in \([0-9]*\) bytes.*/\1/p' "$out/profile" | head -n 1
+    fi
 }
 
-run() { # run SAMPLE_RATE LOAD_RATE: appends "ns-a-request requests-a-second rss" to a file
+run() { # run SAMPLE_RATE LOAD_RATE: appends "ns-a-request requests-a-second" to a file
     LISTEN_ADDR=127.0.0.1:$port SAMPLE_RATE=$1 "$B/service-before" 2>"$out/log" &
     service=$!
     for _ in 1 2 3 4 5 6 7 8 9 10; do
