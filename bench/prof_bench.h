@@ -35,7 +35,7 @@ typedef struct {
     double target[THREADS_MAX]; /* ratio to the base; 0: none */
     bool counted;               /* instructions, too */
     /* found by running */
-    char absent[160]; /* why there is no figure; "": there is */
+    char absent[160]; /* why there are no more figures; "": there are */
     unsigned n[THREADS_MAX];
     run_result runs[THREADS_MAX][REPEATS_MAX];
     double instructions; /* a pair; 0: not counted */

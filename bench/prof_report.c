@@ -62,7 +62,7 @@ static void print_target(const row *r, unsigned threads, double reached)
 
 static void print_row(const row *r, unsigned threads)
 {
-    if (r->absent[0] != '\0' || r->n[threads - 1] == 0) {
+    if (r->n[threads - 1] == 0) {
         printf("%-38s  absent: %s\n", r->name, r->absent);
         return;
     }

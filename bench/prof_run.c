@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#define RUN_SECONDS 90
 
 /* text with the directory in place of each @, never freed: there are few. */
 static char *with_directory(const bench_opts *o, const char *text)
@@ -73,6 +76,24 @@ static void read_file(const char *path, char *text, size_t size)
     fclose(f);
 }
 
+/* Its status, or -1: it and all it has started were killed, it took too long. */
+static int wait_for(pid_t pid, const struct timespec *from, struct timespec *now)
+{
+    for (;;) {
+        int status;
+        const pid_t ended = waitpid(pid, &status, WNOHANG);
+        clock_gettime(CLOCK_MONOTONIC, now);
+        if (ended == pid)
+            return status;
+        if (ended < 0 || now->tv_sec - from->tv_sec > RUN_SECONDS)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    kill(-pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return -1;
+}
+
 /* Output into files of the directory, so that no pipe can fill. The process' status. */
 static int spawn(const bench_opts *o, const row *r, const char *const *wrap, unsigned threads,
                  uint64_t pairs, double *ns)
@@ -84,14 +105,14 @@ static int spawn(const bench_opts *o, const row *r, const char *const *wrap, uns
     clock_gettime(CLOCK_MONOTONIC, &from);
     const pid_t pid = fork();
     if (pid == 0) {
+        setpgid(0, 0);
         if (freopen(out, "w", stdout) == NULL || freopen(err, "w", stderr) == NULL)
             _exit(126);
         become(o, r, wrap, threads, pairs);
     }
-    int status = -1;
-    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+    const int status = pid > 0 ? wait_for(pid, &from, &to) : -1;
+    if (status == -1)
         return -1;
-    clock_gettime(CLOCK_MONOTONIC, &to);
     *ns = (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
     return status;
 }
@@ -158,7 +179,10 @@ bool row_run(const bench_opts *o, row *r, unsigned threads, run_result *out)
     const int status = spawn(o, r, r->wrap, threads, pairs, &ns);
     snprintf(path, sizeof path, "%s/stderr", o->tmp);
     read_file(path, text, sizeof text);
-    if (status != 0) {
+    if (status == -1) {
+        snprintf(r->absent, sizeof r->absent, "with %u thread%s it has not ended within %d s",
+                 threads, threads == 1 ? "" : "s", RUN_SECONDS);
+    } else if (status != 0) {
         snprintf(r->absent, sizeof r->absent, "ended with status 0x%x: %.80s", (unsigned)status,
                  text);
     } else if (r->refusal != NULL && strstr(text, r->refusal) != NULL) {
