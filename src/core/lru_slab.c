@@ -185,6 +185,7 @@ static uint32_t new_slab(memkit__lru_shard *s, bool over)
         errno = ENOSPC;
         return 0;
     }
+    uint32_t epoch = memkit__takes_now();
     char *memory = malloc(slab_bytes - MEMKIT__LRU_MALLOC_BYTES);
     if (memory == NULL || !memkit__lru_ensure_unit(s)) {
         int reason = memory == NULL ? ENOMEM : errno;
@@ -195,6 +196,8 @@ static uint32_t new_slab(memkit__lru_shard *s, bool over)
     uint32_t id = memkit__lru_take_unit(s);
     s->units[id].base = memory + MEMKIT__LRU_SLAB_HEAD + (s->has_ttl ? MEMKIT__LRU_TTL_BYTES : 0);
     s->units[id].granules = (uint16_t)s->slab_granules;
+    s->units[id].cls = 0;
+    memkit__lru_set_stocked(s, id, memkit__own(memory, epoch));
     s->slab_count++;
     s->slab_bytes += slab_bytes;
     s->bytes += slab_bytes;
@@ -262,6 +265,7 @@ uint32_t memkit__lru_alloc(memkit__lru_shard *s, size_t entry_bytes, bool over)
 
 void memkit__lru_release(memkit__lru_shard *s, uint32_t handle)
 {
+    memkit__lru_charged_leaves(s, handle);
     if (MEMKIT_LIKELY(s->units[handle >> 12].cls != s->big_class))
         release_chunk(s, handle);
     else
