@@ -73,7 +73,7 @@ static void look(void)
         atomic_store(&prof, found);
         atomic_store(&looked, true);
         /* A profiler that runs already; one that is started now tells of it by itself. */
-        if (found != NULL && found->size >= TAKES_SIZE)
+        if (found != NULL && found->size >= TAKES_SIZE && found->takes_epoch != NULL)
             memkit__takes_set(found->takes_epoch());
     }
     pthread_mutex_unlock(&lock);

@@ -393,18 +393,12 @@ void memkit__lru_unpin(memkit__lru_shard *s, uint32_t handle, memkit__lru_entry 
 
 /* An entry was stored, by the function that goes on at `from`. */
 void memkit__lru_take(memkit__lru_shard *s, uint32_t handle, size_t entry_bytes, const void *from);
-/* It goes, or is overwritten: called where any entry is charged. And all of them go. */
+/* It has gone, or is overwritten: called where any entry is charged. And all of them go. */
 void memkit__lru_give(memkit__lru_shard *s, uint32_t handle);
 void memkit__lru_give_all(memkit__lru_shard *s);
 
 /* Notes in a unit's memory whether it is stock. */
 void memkit__lru_set_stocked(memkit__lru_shard *s, uint32_t unit, bool stocked);
-
-static inline void memkit__lru_charged_leaves(memkit__lru_shard *s, uint32_t handle)
-{
-    if (MEMKIT_UNLIKELY(s->charge_count != 0))
-        memkit__lru_give(s, handle);
-}
 
 /* lru_way.c */
 

@@ -282,7 +282,8 @@ static int try_set(memkit__lru_shard *s, const set_op *op, memkit__lru_leavers *
         memkit__lru_entry *e = memkit__lru_at(s, old);
         if (e->pins == 0 && memkit__lru_fits_in(s, old, op->entry_bytes)) {
             memkit__lru_touch(s, old, e);
-            memkit__lru_charged_leaves(s, old);
+            if (MEMKIT_UNLIKELY(s->charge_count != 0))
+                memkit__lru_give(s, old);
             write_value(s, e, op);
             return DONE;
         }

@@ -225,7 +225,7 @@ memkit_buf *memkit__pool_get(memkit_pool *p, size_t hint, const void *from)
         return NULL;
     hand_out(b);
     if (memkit__takes_wanted())
-        memkit__pool_charge(p, c, b, from);
+        memkit__pool_charge(p, b, from);
     if (c != NULL)
         look(p, c);
     return b;
@@ -264,7 +264,7 @@ memkit_buf *memkit_pool_get(memkit_pool *p, size_t hint)
     leave(c);
     hand_out(b);
     if (memkit__takes_wanted())
-        return memkit__pool_charge(p, c, b, MEMKIT__RETURNS_TO);
+        return memkit__pool_charge(p, b, MEMKIT__RETURNS_TO);
     return b;
 }
 

@@ -155,8 +155,8 @@ void memkit__pool_put(memkit_pool *p, memkit_buf *b);
 
 /* ---- pool_takes.c: while takes are wanted, or were ---- */
 
-/* b was just handed out. c: the owner's cache, NULL: none, with the pool's lock free. Returns b. */
-memkit_buf *memkit__pool_charge(memkit_pool *p, memkit__cache *c, memkit_buf *b, const void *from);
+/* b was just handed out. Takes the pool's lock where the thread has no cache. Returns b. */
+memkit_buf *memkit__pool_charge(memkit_pool *p, memkit_buf *b, const void *from);
 /* A charged buffer comes back, or the memory it has now is not known to the profile. */
 void memkit__pool_uncharge(memkit_buf *b);
 /* b's block of `old` bytes was replaced by data of `block` bytes; `epoch` from before that. Under

@@ -27,13 +27,14 @@ static void charge(memkit__countdown *c, memkit_buf *b, const memkit__taking *t)
         set_token(b, memkit__charge(c, *t));
 }
 
-memkit_buf *memkit__pool_charge(memkit_pool *p, memkit__cache *c, memkit_buf *b, const void *from)
+memkit_buf *memkit__pool_charge(memkit_pool *p, memkit_buf *b, const void *from)
 {
     const memkit__taking t = {.function = (const void *)(uintptr_t)memkit_pool_get,
                               .from = from,
                               .bytes = b->cap + 1,
                               .stocked = b->stocked != 0,
                               .whole = true};
+    memkit__cache *c = memkit__cache_last(p);
     if (c != NULL) {
         charge(&c->takes, b, &t);
         return b;

@@ -31,9 +31,16 @@ static inline uint32_t memkit__takes_now(void)
     return atomic_load_explicit(&memkit__takes_epoch, memory_order_relaxed);
 }
 
+/* A compiler does not fold an atomic load into a test: that would be a third instruction. */
 static inline bool memkit__takes_wanted(void)
 {
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+    bool wanted;
+    __asm__ volatile("testb $1, %1" : "=@ccnz"(wanted) : "m"(memkit__takes_epoch));
+    return MEMKIT_UNLIKELY(wanted);
+#else
     return MEMKIT_UNLIKELY((memkit__takes_now() & 1) != 0);
+#endif
 }
 
 /* Where the function it is written in returns to; taken in public functions, whose callers are the
