@@ -269,7 +269,7 @@ $(TESTS) $(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(CORE_A)
 $(TESTS) $(TOOLS): LDLIBS = -lcmocka -lm -ldl
 # Tests of what allocates see every malloc of the objects under test, and make some fail.
 WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_model test_pool_threads test_arena \
-             test_arena_marks test_arena_model test_metrics test_fork) \
+             test_arena_marks test_arena_model test_metrics test_fork test_takes) \
            $(addprefix $(B)/tests/test_lru_,held memory refs resize)
 # What all of them do with bad input, and without memory.
 MATRIX := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_matrix_*.c tests/test_oom*.c)))
@@ -282,6 +282,8 @@ $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=a
 $(B)/tests/test_oom_pool: LINK_FLAGS += -Wl,--wrap=pthread_create,--wrap=pthread_key_create,--wrap=pthread_setspecific
 # One that looks at what is done under a lock, and comes in when it is free.
 $(B)/tests/test_lru_resize: LINK_FLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=pthread_mutex_unlock
+# One that is attached to as libmemkit-prof is.
+$(B)/tests/test_takes: LINK_FLAGS += -Wl,--export-dynamic-symbol=memkit_prof_attach
 HOOK_TESTS := $(filter $(B)/tests/test_hook% $(B)/tests/test_prof%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs tools_readers)
 $(HOOK_TESTS): $(PROF_A)
 $(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
@@ -378,9 +380,9 @@ soak: lib $(EXAMPLES) $(B)/tests/test_service_hostile
 ## helgrind     the core's tests with threads under helgrind: any race or wrong order of locks fails
 ##              (not test_fork: in a child helgrind goes on with the threads that are no more)
 .PHONY: valgrind helgrind
-VALGRIND_TESTS := $(addprefix $(B)/tests/test_,buf arena arena_marks arena_model pool pool_model pool_threads metrics stats lru) \
+VALGRIND_TESTS := $(addprefix $(B)/tests/test_,buf takes arena arena_marks arena_model pool pool_model pool_threads metrics stats lru) \
     $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads way) $(MATRIX)
-HELGRIND_TESTS := $(addprefix $(B)/tests/test_,pool pool_threads metrics lru_refs)
+HELGRIND_TESTS := $(addprefix $(B)/tests/test_,pool takes pool_threads metrics lru_refs)
 VALGRIND := valgrind -q --error-exitcode=9 --suppressions=tests/valgrind.supp
 VALGRIND_ENV = $(TEST_ENV) MEMKIT_SLOW=1 MEMKIT_TEST_OPS=1500 TEST_TIMEOUT=600
 ifeq ($(MEMKIT_TRACK),valgrind)

@@ -34,8 +34,9 @@ typedef struct memkit_buf {
     size_t max_len;
     size_t peak_len;
     size_t held_cap;
-    uint64_t held_since;
-    uint32_t class_index;
+    uint64_t held_since; /* of one that is out: the token of a charged one */
+    uint16_t class_index;
+    uint16_t stocked;
     char empty[4];
 } memkit_buf;
 

@@ -96,13 +96,15 @@ bool memkit__arena_make_room(arena *a, size_t bytes)
     return true;
 }
 
-static void *take(arena *a, size_t bytes)
+static void *take(arena *a, size_t bytes, bool *stocked)
 {
     if (!memkit__arena_make_room(a, bytes))
         return NULL;
+    uint32_t epoch = memkit__takes_now();
     void *block = malloc(bytes);
     if (block == NULL)
         return NULL;
+    *stocked = memkit__own(block, epoch);
     a->held_bytes += bytes;
     if (a->held_bytes > a->peak_held)
         a->peak_held = a->held_bytes;
@@ -137,14 +139,16 @@ static chunk *fresh_chunk(arena *a, size_t need)
     size_t bytes = a->next_bytes;
     if (bytes < need + CHUNK_HEADER)
         bytes = need + CHUNK_HEADER;
-    chunk *c = take(a, bytes);
+    bool stocked;
+    chunk *c = take(a, bytes, &stocked);
     if (c == NULL && bytes > need + CHUNK_HEADER) {
         bytes = need + CHUNK_HEADER; /* near the limit: what was asked, and no more */
-        c = take(a, bytes);
+        c = take(a, bytes, &stocked);
     }
     if (c == NULL)
         return NULL;
     c->bytes = bytes;
+    c->stocked = stocked;
     c->base = (char *)c + CHUNK_HEADER;
     c->end = c->base + ((bytes - CHUNK_HEADER) & ~(size_t)(ALIGN - 1));
     memkit__hide(c->base, (size_t)(c->end - c->base));
@@ -155,9 +159,12 @@ static chunk *fresh_chunk(arena *a, size_t need)
 static void *big_alloc(arena *a, size_t n)
 {
     size_t need = block_bytes(n);
-    big *b = take(a, need + BIG_HEADER);
+    bool stocked;
+    big *b = take(a, need + BIG_HEADER, &stocked);
     if (b == NULL)
         return NULL;
+    b->stocked = stocked;
+    b->charge = 0;
     b->bytes = need + BIG_HEADER;
     b->used = need;
     b->prev = a->bigs;
@@ -177,19 +184,9 @@ static void *give_out(arena *a, size_t need, size_t n)
     return p;
 }
 
-void *memkit_arena_alloc_slow(memkit_arena *pub, size_t n)
+static void *alloc(arena *a, size_t need, size_t n)
 {
-    if (pub == NULL) {
-        errno = EINVAL;
-        return NULL;
-    }
-    arena *a = (arena *)pub;
-    if (n > PTRDIFF_MAX - 2 * MIN_CHUNK) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    size_t need = block_bytes(n);
-    if (MEMKIT__TRACKED && need <= (size_t)(a->chunk->end - a->pub.ptr))
+    if (need <= (size_t)(a->chunk->end - a->pub.ptr)) /* the inline path was not shown all of it */
         return give_out(a, need, n);
     chunk *c = spare_chunk(a, need);
     if (c == NULL) {
@@ -202,6 +199,39 @@ void *memkit_arena_alloc_slow(memkit_arena *pub, size_t n)
     enter_chunk(a, c);
     memkit__arena_show(a);
     return give_out(a, need, n);
+}
+
+static __attribute__((noinline)) void *alloc_watched(arena *a, size_t need, size_t n,
+                                                     const void *from)
+{
+    count_inline(a);
+    bool due = memkit__take_due(&a->takes, need);
+    void *p = alloc(a, need, n);
+    if (p == NULL) {
+        a->takes.room += (int64_t)need;
+        set_end(a);
+    } else if (due) {
+        memkit__arena_charge(a, p, need, from);
+    }
+    return p;
+}
+
+void *memkit_arena_alloc_slow(memkit_arena *pub, size_t n)
+{
+    if (pub == NULL) {
+        errno = EINVAL;
+        return NULL;
+    }
+    arena *a = (arena *)pub;
+    if (n > PTRDIFF_MAX - 2 * MIN_CHUNK) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    size_t need = block_bytes(n);
+    memkit__arena_sync(a);
+    if (is_watched(a))
+        return alloc_watched(a, need, n, MEMKIT__RETURNS_TO);
+    return alloc(a, need, n);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------
@@ -252,6 +282,7 @@ static memkit_arena *start(arena *a, char *behind, size_t spare, const memkit_ar
     a->chunk = &a->first;
     memkit__hide(a->first.base, (size_t)(a->first.end - a->first.base));
     free_from(a, a->first.base);
+    memkit__arena_sync(a);
     a->serial = 1;
     if (a->named)
         memkit__register(MEMKIT__ARENA, &a->node);
@@ -357,6 +388,8 @@ void memkit_arena_free(memkit_arena *pub)
         return;
     arena *a = (arena *)pub;
     run_defers(a, NULL);
+    memkit__arena_give(a, 0);
+    memkit__arena_forget(a);
     if (a->named)
         memkit__unregister(MEMKIT__ARENA, &a->node);
     pop_bigs(a, 0);
@@ -381,6 +414,9 @@ void memkit_arena_reset(memkit_arena *pub)
     a->reset_serial = a->serial;
     a->fence = NULL;
     a->fence_bigs = 0;
+    memkit__arena_sync(a);
+    if (MEMKIT_UNLIKELY(a->charges != NULL))
+        memkit__arena_give(a, 0);
     size_t used = used_bytes(a);
     if (a->bigs == NULL && a->chunk->prev == &a->first && a->first.base == a->first.end &&
         a->chunk->bytes <= a->keep_bytes && a->spare_bytes <= a->keep_bytes - a->chunk->bytes) {
@@ -407,6 +443,7 @@ memkit_arena_mark memkit_arena_save(memkit_arena *pub)
         return (memkit_arena_mark){0};
     }
     arena *a = (arena *)pub;
+    memkit__arena_sync(a);
     a->fence = a->pub.ptr;
     a->fence_bigs = a->big_count;
     return (memkit_arena_mark){.arena = pub,
@@ -450,6 +487,8 @@ void memkit_arena_rewind(memkit_arena *pub, memkit_arena_mark m)
     run_defers(a, &m);
     if (!mark_alive(a, &m)) /* a defer went back further, and all is done */
         return;
+    memkit__arena_sync(a);
+    memkit__arena_give(a, m.serial);
     pop_bigs(a, (size_t)m.bigs);
     while (a->chunk != m.chunk)
         pop_chunk(a, a->keep_bytes);

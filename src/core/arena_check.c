@@ -6,7 +6,8 @@ const char *memkit__arena_check(const memkit_arena *pub)
     const arena *a = (const arena *)pub;
     size_t held = 0, blocks = 0, before = 0, bigs = 0, big_used = 0, spare = 0;
     const char *end = MEMKIT__TRACKED ? a->pub.ptr : a->chunk->end;
-    if (a->pub.ptr < a->chunk->base || a->pub.ptr > a->chunk->end || a->pub.end != end)
+    if (a->pub.ptr < a->chunk->base || a->pub.ptr > a->chunk->end ||
+        (is_watched(a) ? a->pub.end < a->pub.ptr || a->pub.end > end : a->pub.end != end))
         return "ptr or end outside the current chunk";
     if (((uintptr_t)a->pub.ptr | (uintptr_t)a->pub.end) & (ALIGN - 1))
         return "ptr or end not aligned";

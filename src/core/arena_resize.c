@@ -15,7 +15,10 @@ static bool resize_last(arena *a, char *p, size_t old_n, size_t n)
     if (old_n > room || p < a->chunk->base || p > a->pub.ptr ||
         p + block_bytes(old_n) != a->pub.ptr || block_bytes(n) > (size_t)(a->chunk->end - p))
         return false;
+    char *old_ptr = a->pub.ptr;
     free_from(a, p + block_bytes(n));
+    if (is_watched(a) || MEMKIT_UNLIKELY(a->charges != NULL))
+        memkit__arena_resized(a, p, block_bytes(old_n), block_bytes(n), old_ptr);
     return true;
 }
 
@@ -44,9 +47,12 @@ static void *resize_big(arena *a, size_t old_n, size_t n)
     size_t need = block_bytes(n), bytes = need + BIG_HEADER;
     if (bytes > b->bytes && !memkit__arena_make_room(a, bytes - b->bytes))
         return NULL;
+    uint32_t epoch = memkit__takes_now();
     big *moved = realloc(b, bytes);
     if (moved == NULL)
         return NULL;
+    size_t old_need = moved->used;
+    moved->stocked = memkit__own(moved, epoch);
     a->held_bytes = a->held_bytes - moved->bytes + bytes;
     if (a->held_bytes > a->peak_held)
         a->peak_held = a->held_bytes;
@@ -54,6 +60,8 @@ static void *resize_big(arena *a, size_t old_n, size_t n)
     moved->bytes = bytes;
     moved->used = need;
     a->bigs = moved;
+    if (is_watched(a) || MEMKIT_UNLIKELY(a->charges != NULL))
+        memkit__arena_big_resized(a, moved, old_need);
     memkit__arena_show(a);
     char *p = (char *)moved + BIG_HEADER;
     resized(a, p, old_n, n);

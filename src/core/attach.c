@@ -19,9 +19,12 @@
 #include "core/internal.h"
 #include "core/metrics.h"
 #include "core/registry.h"
+#include "core/takes.h"
 
 /* What a libmemkit-prof's table must cover for us to use it. */
 #define PROF_SIZE (offsetof(memkit__prof_table, detach) + sizeof(void (*)(void)))
+
+#define TAKES_SIZE (offsetof(memkit__prof_table, takes_epoch) + sizeof(uint32_t(*)(void)))
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool looked;
@@ -54,6 +57,7 @@ static const memkit__core_table table = {
     .library_version = MEMKIT_VERSION,
     .each_object = each_object,
     .each_metric = memkit__each_metric,
+    .takes = memkit__takes_set,
 };
 
 static void look(void)
@@ -68,6 +72,9 @@ static void look(void)
             found = NULL;
         atomic_store(&prof, found);
         atomic_store(&looked, true);
+        /* A profiler that runs already; one that is started now tells of it by itself. */
+        if (found != NULL && found->size >= TAKES_SIZE && found->takes_epoch != NULL)
+            memkit__takes_set(found->takes_epoch());
     }
     pthread_mutex_unlock(&lock);
 }

@@ -41,6 +41,8 @@ typedef struct {
     void (*each_object)(void (*fn)(void *arg, const memkit__object_row *row), void *arg);
     /* Calls fn for each figure of each object, in the same way, family by family. */
     void (*each_metric)(void (*fn)(void *arg, const memkit__metric *m), void *arg);
+    /* From now on takes_epoch is this one: called whenever it changes. Late news do no harm. */
+    void (*takes)(uint32_t epoch);
 } memkit__core_table;
 
 /* Sums over threads, or one thread's own. */
@@ -68,6 +70,19 @@ typedef struct {
     const char *longest_function; /* NULL while there was none */
 } memkit__times;
 
+/* A take: a pooled buffer is got, an entry of a cache set, a block of an arena given out, and the
+ * countdown of the bytes so taken has run out; or one of them grew since it was taken. */
+typedef struct {
+    const void
+        *function;    /* of memkit, that was called: the stack begins with it. NULL: not known */
+    const void *from; /* where that returns to: what is closer to the leaf is left out */
+    size_t bytes;
+    size_t old_bytes; /* of them were taken before, unsampled; 0: a new object */
+    size_t mean;      /* of the countdown */
+    bool stocked;     /* it lies in memory of `own`: may be charged */
+    bool whole;       /* it is such a block, not a part of one */
+} memkit__taking;
+
 typedef struct {
     uint32_t abi;
     uint32_t size;
@@ -79,6 +94,28 @@ typedef struct {
     void (*detach)(const memkit__core_table *core);
     /* True, and *out filled, where MEMKIT_TIMING is on. */
     bool (*times)(memkit__times *out);
+
+    /* Takes: what is charged to whom of memory that the core got from malloc, and gives out itself.
+     * All of these are there or none. They may be called with the core's locks held, call no malloc
+     * that is counted, and nothing of the core.
+     *
+     * Odd: takes are wanted. Rises with each start, stop and change of the rate. */
+    uint32_t (*takes_epoch)(void);
+    /* A block just had from malloc is stock: in use by `[memkit held]`, not by the stack that asked
+     * for it. It ends with free or realloc. */
+    void (*own)(const void *p);
+    /* Bytes until the next sample, and the mean of that number. An object of so many bytes or fewer
+     * is not sampled. */
+    int64_t (*take_room)(size_t *mean);
+    /* The sample: charged, from held to its stack. A token, or 0 where nothing is charged: not
+     * stocked, or no room in the profile. */
+    uint64_t (*take)(const memkit__taking *t);
+    /* What the token is of has another size now. The new token. */
+    uint64_t (*retake)(uint64_t token, size_t old_bytes, size_t bytes, bool whole);
+    /* So many objects with that token, `bytes` in all, came back: to held again. */
+    void (*give)(uint64_t token, size_t bytes, uint64_t objects, bool whole);
+    /* realloc for what the core has to remember of samples; 0 bytes frees. In no figure. */
+    void *(*side)(void *p, size_t old_bytes, size_t bytes);
 } memkit__prof_table;
 
 /* Exported by libmemkit-prof. NULL where the abi differs or there is no place for one more core. */

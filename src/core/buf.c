@@ -54,6 +54,8 @@ bool memkit__buf_live(const memkit_buf *b, const char *function)
 {
     if (MEMKIT_LIKELY(b->state == memkit__buf_state(b, MEMKIT__BUF_LIVE)))
         return true;
+    if (b->state == memkit__buf_state(b, MEMKIT__BUF_CHARGED))
+        return true;
     if (b->state == memkit__buf_state(b, MEMKIT__BUF_HELD))
         memkit__fault("%s: buffer %p was already put into its pool", function, (const void *)b);
     else if (b->state == memkit__buf_state(b, MEMKIT__BUF_DEAD))

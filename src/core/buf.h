@@ -15,6 +15,7 @@ struct memkit__buf_ops {
 /* The state word: a constant mixed with the address, so that neither a stray pointer nor a copied
  * struct passes for a buffer. Checked wherever a buffer changes hands, and before it grows. */
 #define MEMKIT__BUF_LIVE ((uintptr_t)0x6d6b6275664c6976u)
+#define MEMKIT__BUF_CHARGED ((uintptr_t)0x6d6b627566436867u) /* live, and charged: see takes.h */
 #define MEMKIT__BUF_HELD ((uintptr_t)0x6d6b627566486c64u)
 #define MEMKIT__BUF_DEAD ((uintptr_t)0x6d6b627566446561u)
 

@@ -123,6 +123,7 @@ bool memkit__lru_shares(const memkit_lru *c, size_t max_entries, size_t max_byte
 
 static void shard_destroy(memkit__lru_shard *s)
 {
+    memkit__lru_give_all(s);
     memkit__lru_slab_destroy(s);
     memkit__lru_table_free(&s->index.now);
     memkit__lru_table_free(&s->index.old);

@@ -16,6 +16,7 @@
 #include "core/lru_index.h"
 #include "core/registry.h"
 #include "core/siphash.h"
+#include "core/takes.h"
 
 /* An entry's header; the key follows at once, the value at the next multiple of 8. Headers lie at
  * addresses that are 4 modulo 8, so that a key of 4 bytes (12, 20 ...) costs no padding. The time
@@ -41,8 +42,8 @@ typedef struct {
 } memkit__lru_big;
 enum {
     MEMKIT__LRU_TTL_BYTES = 8,
-    MEMKIT__LRU_SLAB_HEAD = 12,    /* unused bytes that give headers their phase */
-    MEMKIT__LRU_BIG_HEAD = 36,     /* memkit__lru_big, 4 unused, room for the ttl word */
+    MEMKIT__LRU_SLAB_HEAD = 12,    /* gives headers their phase; the first 4: lru_takes.c */
+    MEMKIT__LRU_BIG_HEAD = 36,     /* memkit__lru_big, 4 for lru_takes.c, room for the ttl word */
     MEMKIT__LRU_MALLOC_BYTES = 16, /* what an allocator adds to a block, counted as held */
     MEMKIT__LRU_GRANULE = 16,
     MEMKIT__LRU_STASH = 32,
@@ -73,6 +74,13 @@ typedef struct {
     uint32_t chunks; /* in those of the size made now, free ones too */
     uint32_t pinned; /* chunks pinned or held */
 } memkit__lru_class;
+
+/* A charged entry (takes.h). handle 0: no entry's slot. */
+typedef struct {
+    uint32_t handle;
+    size_t bytes;
+    uint64_t token;
+} memkit__lru_charge;
 
 typedef struct memkit__lru_shard {
     pthread_mutex_t mutex;
@@ -108,6 +116,9 @@ typedef struct memkit__lru_shard {
     uint32_t stash[MEMKIT__LRU_STASH]; /* free big blocks that wait for an entry of their size */
     uint32_t stash_next;
     memkit_lru *cache;
+    memkit__countdown takes;     /* lru_takes.c, and all the next four */
+    memkit__lru_charge *charges; /* by handle; NULL: none yet */
+    uint32_t charge_slots, charge_count;
     memkit__lru_table resized;   /* resize_lock: the smaller index, allocated beforehand */
     memkit__lru_class classes[]; /* class_count + 1: the last is for big blocks */
 } memkit__lru_shard;
@@ -377,6 +388,17 @@ void memkit__lru_part(memkit__lru_shard *s, memkit__lru_leavers *leavers);
 
 /* One reference less. */
 void memkit__lru_unpin(memkit__lru_shard *s, uint32_t handle, memkit__lru_entry *e);
+
+/* lru_takes.c */
+
+/* An entry was stored, by the function that goes on at `from`. */
+void memkit__lru_take(memkit__lru_shard *s, uint32_t handle, size_t entry_bytes, const void *from);
+/* It has gone, or is overwritten: called where any entry is charged. And all of them go. */
+void memkit__lru_give(memkit__lru_shard *s, uint32_t handle);
+void memkit__lru_give_all(memkit__lru_shard *s);
+
+/* Notes in a unit's memory whether it is stock. */
+void memkit__lru_set_stocked(memkit__lru_shard *s, uint32_t unit, bool stocked);
 
 /* lru_way.c */
 

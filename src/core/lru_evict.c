@@ -209,8 +209,10 @@ static void grow_index(memkit__lru_shard *s)
         total > s->max_bytes)
         return;
     memkit__lru_table table;
+    uint32_t epoch = memkit__takes_now();
     if (memkit__lru_table_init(&table, wanted) != 0)
         return;
+    memkit__own(table.slots, epoch);
     memkit__lru_index_grow(&s->index, table);
     s->bytes += bytes;
 }
@@ -280,6 +282,8 @@ static int try_set(memkit__lru_shard *s, const set_op *op, memkit__lru_leavers *
         memkit__lru_entry *e = memkit__lru_at(s, old);
         if (e->pins == 0 && memkit__lru_fits_in(s, old, op->entry_bytes)) {
             memkit__lru_touch(s, old, e);
+            if (MEMKIT_UNLIKELY(s->charge_count != 0))
+                memkit__lru_give(s, old);
             write_value(s, e, op);
             return DONE;
         }
@@ -360,8 +364,11 @@ int memkit_lru_set(memkit_lru *c, const void *key, size_t klen, const void *val,
             break;
         }
     }
-    if (error == DONE)
+    if (error == DONE) {
         s->sets++;
+        if (memkit__takes_wanted()) /* what was set is the most recent */
+            memkit__lru_take(s, s->ends.next, op.entry_bytes, MEMKIT__RETURNS_TO);
+    }
     memkit__lru_unlock(s);
     if (MEMKIT_UNLIKELY(leavers.first != 0))
         memkit__lru_part(s, &leavers);

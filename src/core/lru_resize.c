@@ -113,8 +113,10 @@ static int prepare(memkit__lru_shard *s, size_t entries, size_t bytes)
     memkit__lru_unlock(s);
     if (pinned > entries)
         return EBUSY;
+    uint32_t epoch = memkit__takes_now();
     if (anew && memkit__lru_table_init(&s->resized, room) != 0)
         return ENOMEM;
+    memkit__own(s->resized.slots, epoch);
     memkit__lru_lock(s);
     bool fits = !is_pinned_over(s, bytes);
     memkit__lru_unlock(s);
@@ -356,8 +358,10 @@ static void clear_shard(memkit__lru_shard *s)
     if (memkit__lru_table_bytes_for(room) >= now)
         room = now > CLEARED_AT_ONCE ? memkit__lru_table_room(&s->index.now) : 0;
     memkit__lru_unlock(s);
+    uint32_t epoch = memkit__takes_now();
     if (room != 0 && memkit__lru_table_init(&fresh, room) != 0)
         fresh.slots = NULL; /* the old one has to do */
+    memkit__own(fresh.slots, epoch);
     memkit__lru_lock(s);
     size_t before = memkit__lru_index_bytes(s);
     memkit__lru_table left = fresh, old = s->index.old;

@@ -178,13 +178,14 @@ static void found_slab(memkit__lru_shard *s, uint32_t id, uint32_t cls)
     list_roomy(s, id);
 }
 
-static uint32_t new_slab(memkit__lru_shard *s, bool over)
+static __attribute__((noinline)) uint32_t new_slab(memkit__lru_shard *s, bool over)
 {
     size_t slab_bytes = memkit__lru_slab_cost(s->slab_granules);
     if (!over && !memkit__lru_has_room(s, slab_bytes)) {
         errno = ENOSPC;
         return 0;
     }
+    uint32_t epoch = memkit__takes_now();
     char *memory = malloc(slab_bytes - MEMKIT__LRU_MALLOC_BYTES);
     if (memory == NULL || !memkit__lru_ensure_unit(s)) {
         int reason = memory == NULL ? ENOMEM : errno;
@@ -195,6 +196,8 @@ static uint32_t new_slab(memkit__lru_shard *s, bool over)
     uint32_t id = memkit__lru_take_unit(s);
     s->units[id].base = memory + MEMKIT__LRU_SLAB_HEAD + (s->has_ttl ? MEMKIT__LRU_TTL_BYTES : 0);
     s->units[id].granules = (uint16_t)s->slab_granules;
+    s->units[id].cls = 0;
+    memkit__lru_set_stocked(s, id, memkit__own(memory, epoch));
     s->slab_count++;
     s->slab_bytes += slab_bytes;
     s->bytes += slab_bytes;
@@ -221,7 +224,8 @@ static uint32_t alloc_small(memkit__lru_shard *s, size_t entry_bytes, bool over)
     return take_chunk(s, id);
 }
 
-static void release_chunk(memkit__lru_shard *s, uint32_t handle)
+static inline __attribute__((always_inline)) void release_chunk(memkit__lru_shard *s,
+                                                                uint32_t handle)
 {
     uint32_t id = handle >> 12;
     memkit__lru_unit *u = &s->units[id];
@@ -260,7 +264,7 @@ uint32_t memkit__lru_alloc(memkit__lru_shard *s, size_t entry_bytes, bool over)
                                                    : memkit__lru_big_alloc(s, entry_bytes, over);
 }
 
-void memkit__lru_release(memkit__lru_shard *s, uint32_t handle)
+static inline __attribute__((always_inline)) void release(memkit__lru_shard *s, uint32_t handle)
 {
     if (MEMKIT_LIKELY(s->units[handle >> 12].cls != s->big_class))
         release_chunk(s, handle);
@@ -272,6 +276,21 @@ void memkit__lru_release(memkit__lru_shard *s, uint32_t handle)
         if (s->bytes > s->max_bytes)
             memkit__lru_units_trim(s, UINT32_MAX);
     }
+}
+
+/* A copy of its own, so that the usual one has no call in the middle. */
+static __attribute__((noinline)) void release_charged(memkit__lru_shard *s, uint32_t handle)
+{
+    memkit__lru_give(s, handle);
+    release(s, handle);
+}
+
+void memkit__lru_release(memkit__lru_shard *s, uint32_t handle)
+{
+    if (MEMKIT_UNLIKELY(s->charge_count != 0))
+        release_charged(s, handle);
+    else
+        release(s, handle);
 }
 
 bool memkit__lru_fits_in(const memkit__lru_shard *s, uint32_t handle, size_t entry_bytes)

@@ -52,9 +52,11 @@ bool memkit__lru_ensure_unit(memkit__lru_shard *s)
         errno = ENOSPC;
         return false;
     }
+    uint32_t epoch = memkit__takes_now();
     memkit__lru_unit *units = realloc(s->units, unit_table_bytes(room));
     if (units == NULL)
         return false;
+    memkit__own(units, epoch);
     s->units = units;
     s->bytes += memkit__lru_unit_growth(s);
     s->unit_room = room;
@@ -134,9 +136,11 @@ bool memkit__lru_units_trim(memkit__lru_shard *s, uint32_t most)
     uint32_t room = trimmed_room(s->unit_count);
     if (room >= s->unit_room)
         return s->unit_count < before;
+    uint32_t epoch = memkit__takes_now();
     memkit__lru_unit *units = realloc(s->units, unit_table_bytes(room));
     if (units == NULL) /* still the larger block */
         return s->unit_count < before;
+    memkit__own(units, epoch);
     s->units = units;
     s->bytes -= unit_table_bytes(s->unit_room) - unit_table_bytes(room);
     s->unit_room = room;
@@ -311,6 +315,7 @@ uint32_t memkit__lru_big_alloc(memkit__lru_shard *s, size_t entry_bytes, bool ov
         errno = ENOSPC;
         return 0;
     }
+    uint32_t epoch = memkit__takes_now();
     char *memory = malloc(room + MEMKIT__LRU_BIG_HEAD);
     if (memory == NULL || !memkit__lru_ensure_unit(s)) {
         int reason = memory == NULL ? ENOMEM : errno;
@@ -326,6 +331,7 @@ uint32_t memkit__lru_big_alloc(memkit__lru_shard *s, size_t entry_bytes, bool ov
                             .cls = s->big_class};
     memkit__lru_entry *e = memkit__lru_at(s, id << 12);
     memkit__lru_big_of(e)->room = room;
+    memkit__lru_set_stocked(s, id, memkit__own(memory, epoch));
     e->pins = 0;
     memkit__lru_hide_body(e, room);
     s->big_count++;

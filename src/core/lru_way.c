@@ -65,8 +65,10 @@ static bool lighten_index(memkit__lru_shard *s, uint32_t old)
         return true;
     }
     memkit__lru_table fresh;
+    uint32_t epoch = memkit__takes_now();
     if (memkit__lru_table_init(&fresh, wanted_room(s)) != 0)
         return false;
+    memkit__own(fresh.slots, epoch);
     memkit__lru_table_free(&s->index.now);
     memkit__lru_table_free(&s->index.old);
     s->index = (memkit__lru_index){.now = fresh};

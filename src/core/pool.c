@@ -171,6 +171,7 @@ static memkit_buf *take_from_depot(memkit_pool *p, memkit__cache *c, unsigned cl
 
 static memkit_buf *make_buffer(memkit_pool *p, size_t block)
 {
+    uint32_t epoch = memkit__takes_now();
     char *data = malloc(block);
     memkit_buf *b = data != NULL ? memkit__header_new(p) : NULL;
     if (b == NULL) {
@@ -182,15 +183,16 @@ static memkit_buf *make_buffer(memkit_pool *p, size_t block)
     p->block_bytes += block;
     b->ops = &pooled_ops;
     b->data = data;
+    b->stocked = memkit__own(data, epoch);
     b->held_cap = block - 1;
     b->len = b->peak_len = b->max_len = 0;
     b->class_index =
-        block <= MEMKIT__MAX_CLASS_BYTES ? memkit__class_of(block) : (uint32_t)MEMKIT__NO_CLASS;
+        (uint16_t)(block <= MEMKIT__MAX_CLASS_BYTES ? memkit__class_of(block) : MEMKIT__NO_CLASS);
     return b;
 }
 
 /* The whole way: any pool, any thread, any size; and the fast path's when its bin is empty. */
-memkit_buf *memkit__pool_get(memkit_pool *p, size_t hint)
+memkit_buf *memkit__pool_get(memkit_pool *p, size_t hint, const void *from)
 {
     memkit__cache *c = memkit__cache_last(p);
     if (c == NULL)
@@ -222,12 +224,14 @@ memkit_buf *memkit__pool_get(memkit_pool *p, size_t hint)
     if (b == NULL)
         return NULL;
     hand_out(b);
+    if (memkit__takes_wanted())
+        memkit__pool_charge(p, b, from);
     if (c != NULL)
         look(p, c);
     return b;
 }
 
-static __attribute__((noinline)) memkit_buf *get_slow(memkit_pool *p, size_t hint)
+static __attribute__((noinline)) memkit_buf *get_slow(memkit_pool *p, size_t hint, const void *from)
 {
     if (p == NULL) {
         errno = EINVAL;
@@ -237,7 +241,7 @@ static __attribute__((noinline)) memkit_buf *get_slow(memkit_pool *p, size_t hin
         errno = EOVERFLOW;
         return NULL;
     }
-    return p->ops->get(p, hint);
+    return p->ops->get(p, hint, from);
 }
 
 memkit_buf *memkit_pool_get(memkit_pool *p, size_t hint)
@@ -245,20 +249,23 @@ memkit_buf *memkit_pool_get(memkit_pool *p, size_t hint)
     memkit__cache *c;
     if (MEMKIT_UNLIKELY(p == NULL || hint >= MEMKIT__MAX_CLASS_BYTES ||
                         (c = memkit__cache_last(p)) == NULL))
-        return get_slow(p, hint);
+        return get_slow(p, hint, MEMKIT__RETURNS_TO);
     unsigned class_index = hint != 0
                                ? memkit__class_of(hint + 1)
                                : atomic_load_explicit(&p->calibrated_class, memory_order_relaxed);
     if (MEMKIT_UNLIKELY(!enter(c)))
-        return get_slow(p, hint);
+        return get_slow(p, hint, MEMKIT__RETURNS_TO);
     memkit_buf *b = memkit__bin_pop(c, class_index);
     if (MEMKIT_UNLIKELY(b == NULL)) {
         leave(c);
-        return get_slow(p, hint);
+        return get_slow(p, hint, MEMKIT__RETURNS_TO);
     }
     memkit__bump(&c->counts.gets, 1);
     leave(c);
-    return hand_out(b);
+    hand_out(b);
+    if (memkit__takes_wanted())
+        return memkit__pool_charge(p, b, MEMKIT__RETURNS_TO);
+    return b;
 }
 
 /* ---- put ---- */
@@ -326,6 +333,7 @@ void memkit__pool_put(memkit_pool *p, memkit_buf *b)
     if (c == NULL)
         c = memkit__cache_find(p);
     unsigned needed = class_needed(b);
+    memkit__pool_uncharge(b);
     take_in(b);
     pthread_mutex_lock(&p->lock);
     if (c != NULL) {
@@ -404,15 +412,17 @@ static int pooled_grow(memkit_buf *b, size_t cap_wanted)
         class_index = memkit__class_of(block);
         block = memkit__class_bytes(class_index);
     }
+    uint32_t epoch = memkit__takes_now();
     char *data = resize_block(b, block);
     if (data == NULL)
         return -1;
     pthread_mutex_lock(&b->pool->lock);
     b->pool->block_bytes += block - (b->cap + 1);
-    pthread_mutex_unlock(&b->pool->lock);
     b->data = data;
+    memkit__pool_grown(b->pool, b, b->cap + 1, block, epoch);
+    pthread_mutex_unlock(&b->pool->lock);
     b->cap = block - 1;
-    b->class_index = class_index;
+    b->class_index = (uint16_t)class_index;
     return 0;
 }
 

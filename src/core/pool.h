@@ -13,6 +13,7 @@
 #include "core/fork.h"
 #include "core/internal.h"
 #include "core/registry.h"
+#include "core/takes.h"
 
 /* ---- size classes: 64 bytes, then four to a doubling up to 1 GiB ---- */
 
@@ -54,6 +55,7 @@ typedef struct memkit__cache {
     size_t quota;         /* reserved of the pool's max_held_bytes: never less than held */
     memkit__counter held; /* bytes in the bins */
     memkit__pool_counts counts;
+    memkit__countdown takes;
     struct memkit_pool *pool;
     struct memkit__cache *next_in_pool, **prev_in_pool;     /* under the pool's lock */
     struct memkit__cache *next_in_thread, **prev_in_thread; /* under the link lock */
@@ -125,6 +127,7 @@ struct memkit_pool {
     memkit_buf *free_headers;
     size_t lost_headers;         /* in a fork: in caches that could not be claimed */
     memkit__pool_counts retired; /* of threads that ended, and of calls without a cache */
+    memkit__countdown takes;     /* of those calls, and of growth */
     uint64_t uses[MEMKIT__CLASSES], uses_total; /* halved now and then, so the recent weigh more */
 
     pthread_t sweeper; /* opts.background */
@@ -138,7 +141,7 @@ struct memkit_pool {
 
 /* A pool passed to another copy of the core is worked on by the code of the copy that made it. */
 struct memkit__pool_ops {
-    memkit_buf *(*get)(memkit_pool *, size_t);
+    memkit_buf *(*get)(memkit_pool *, size_t, const void *from); /* where the caller goes on */
     void (*put)(memkit_pool *, memkit_buf *);
     size_t (*trim)(memkit_pool *, size_t);
     void (*stats)(memkit_pool *, memkit_pool_stats_t *);
@@ -147,8 +150,18 @@ struct memkit__pool_ops {
 
 /* ---- pool.c: the whole way of a get and a put, for any pool of this copy of the core ---- */
 
-memkit_buf *memkit__pool_get(memkit_pool *p, size_t hint);
+memkit_buf *memkit__pool_get(memkit_pool *p, size_t hint, const void *from);
 void memkit__pool_put(memkit_pool *p, memkit_buf *b);
+
+/* ---- pool_takes.c: while takes are wanted, or were ---- */
+
+/* b was just handed out. Takes the pool's lock where the thread has no cache. Returns b. */
+memkit_buf *memkit__pool_charge(memkit_pool *p, memkit_buf *b, const void *from);
+/* A charged buffer comes back, or the memory it has now is not known to the profile. */
+void memkit__pool_uncharge(memkit_buf *b);
+/* b's block of `old` bytes was replaced by data of `block` bytes; `epoch` from before that. Under
+ * the pool's lock; b is as it was, but for data. */
+void memkit__pool_grown(memkit_pool *p, memkit_buf *b, size_t old, size_t block, uint32_t epoch);
 
 /* ---- pool_cache.c ---- */
 

@@ -108,9 +108,11 @@ static memkit__cache *make_cache(memkit_pool *p)
     if (!have_key || exit_rounds >= PTHREAD_DESTRUCTOR_ITERATIONS - 1 ||
         pthread_setspecific(exit_key, &exit_key) != 0)
         return NULL;
+    uint32_t epoch = memkit__takes_now();
     memkit__cache *c = aligned_alloc(64, (sizeof *c + 63) & ~(size_t)63);
     if (c == NULL)
         return NULL;
+    memkit__own(c, epoch);
     *c = (memkit__cache){.countdown = 1, .pool = p};
     memkit__unordered(&c->busy, sizeof c->busy);
     memkit__unordered(&c->claimed, sizeof c->claimed);

@@ -28,9 +28,11 @@ uint64_t memkit__now_ms(void)
 memkit_buf *memkit__header_new(memkit_pool *p)
 {
     if (p->free_headers == NULL) {
+        uint32_t epoch = memkit__takes_now();
         memkit__headers *slab = calloc(1, sizeof *slab);
         if (slab == NULL)
             return NULL;
+        memkit__own(slab, epoch);
         slab->next = p->headers;
         p->headers = slab;
         for (size_t i = sizeof slab->buffers / sizeof slab->buffers[0]; i-- > 0;) {
