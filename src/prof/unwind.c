@@ -16,7 +16,8 @@
  *   rules are thrown away.
  * - Nothing is read outside of the stack that sp lies in (unwind_stack.c), sp rises strictly, and a
  *   walk ends at max frames, so that no content of memory makes it fault or loop.
- * - No malloc, no lock, no errno. Nothing here is thread-local but the index in unwind_stack.c.
+ * - A thread remembers its last stack, and compares instead of walking (the last stack, below).
+ * - No malloc, no lock, no errno. Nothing is thread-local but an index (unwind_stack.c).
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -148,39 +149,41 @@ static __attribute__((noinline)) uint32_t rule_now(walker *k, uintptr_t pc, uint
     return rule != MEMKIT__NO_RULE ? rule : find_rule(k, m, pc);
 }
 
-/* ---- the walk ---- */
+/* ---- steps ---- */
 
 static bool plausible(const memkit__walk *w, uintptr_t pc)
 {
     return pc >= 4096 && pc < UINT64_C(1) << 47 && (pc < w->sp || pc >= w->stack.hi);
 }
 
-/* One frame up by a rule of the simple kinds. */
-MEMKIT__READS_ANYTHING static inline __attribute__((always_inline)) bool step(memkit__walk *w,
-                                                                              uint32_t rule)
+/* One frame up by a rule of the simple kinds. Its registers are the caller's own variables, not
+ * *w's: the way from one pc to the next is all that a walk waits for. */
+MEMKIT__READS_ANYTHING static inline __attribute__((always_inline)) bool
+step(memkit__stack *stack, uint32_t rule, uintptr_t *sp, uintptr_t *bp, uintptr_t *pc,
+     uintptr_t *saved)
 {
-    unsigned kind = memkit__rule_kind(rule);
-    uintptr_t cfa = (kind == MEMKIT__BY_SP ? w->sp : w->bp) + memkit__rule_offset(rule);
+    uintptr_t cfa =
+        (memkit__rule_kind(rule) == MEMKIT__BY_SP ? *sp : *bp) + memkit__rule_offset(rule);
     uintptr_t below = memkit__rule_bp(rule);
-    if (cfa <= w->sp || cfa % WORD != 0)
+    if (cfa <= *sp || cfa % WORD != 0)
         return false;
     /* A slot below sp: a signal came between pop and ret. The register has it back already. */
-    if (cfa - w->sp < below)
+    if (cfa - *sp < below)
         below = 0;
 #if defined(__x86_64__)
     uintptr_t lowest = cfa - (below > WORD ? below : WORD);
-    if (!memkit__stack_holds(&w->stack, lowest, cfa))
+    if (!memkit__stack_holds(stack, lowest, cfa))
         return false;
-    w->pc = memkit__word(cfa - WORD);
+    *pc = memkit__word(cfa - WORD);
 #else
-    if (below == 0 || !memkit__stack_holds(&w->stack, cfa - below, cfa))
+    if (below == 0 || !memkit__stack_holds(stack, cfa - below, cfa))
         return false;
-    w->pc = memkit__plain(memkit__word(cfa - below + WORD));
-    w->lr = 0;
+    *pc = memkit__plain(memkit__word(cfa - below + WORD));
 #endif
     if (below != 0)
-        w->bp = memkit__word(cfa - below);
-    w->sp = cfa;
+        *bp = memkit__word(cfa - below);
+    *saved = below;
+    *sp = cfa;
     return true;
 }
 
@@ -237,17 +240,119 @@ static __attribute__((noinline)) bool step_rare(walker *k, uint32_t rule)
     }
 }
 
-MEMKIT__READS_ANYTHING static unsigned walk(walker *k, uint64_t *frames, unsigned max, bool *cut)
+/* ---- the last stack ---- */
+
+/*      memo[0]      memo[1]      ...      memo[depth - 1]        outermost first
+ *      _start       main                  where it was taken
+ *
+ * Stacks that follow each other share their outer frames. Once a frame of the new walk has the
+ * state (pc, sp, and bp where that matters) of one that is remembered, the rest is the same as long
+ * as the words that were read then are the same now: those are compared, which waits for nothing,
+ * instead of going from one word to the next through the cache. Where one differs, the walk goes on
+ * as ever, and may meet the last stack again.
+ */
+
+/* Index of the remembered frame of this state, looked for from `at` outward; -1: none, and *at is
+ * where to look for the next. */
+static inline int memo_find(const memkit__thread *t, int *at, uintptr_t pc, uintptr_t sp,
+                            uintptr_t bp)
+{
+    int i = *at;
+    while (i >= 0 && t->memo[i].sp < sp)
+        i--;
+    *at = i;
+    const memkit__memo *m = &t->memo[i >= 0 ? i : 0];
+    return i >= 0 && m->sp == sp && m->frame == pc && (!m->needs_bp || m->bp == bp) ? i : -1;
+}
+
+/* From remembered frame i on: how far out is all as it was. *bp: what it is there. */
+MEMKIT__READS_ANYTHING static inline int memo_follow(const memkit__thread *t, int i, uintptr_t *bp,
+                                                     uint64_t *frames, unsigned *n, unsigned max)
+{
+    const memkit__memo *m = &t->memo[i];
+    uintptr_t slot = 0;
+    unsigned done = *n;
+    for (; i > 0 && done < max && m->plain; i--, m--) {
+#if defined(__x86_64__)
+        uintptr_t pc = memkit__word(m[-1].sp - WORD);
+#else
+        uintptr_t pc = memkit__plain(memkit__word(m[-1].sp - m->below + WORD));
+#endif
+        if (pc != memkit__frame_pc(m[-1].frame))
+            break;
+        if (m->below != 0) {
+            if (m[-1].needs_bp && memkit__word(m[-1].sp - m->below) != m[-1].bp)
+                break;
+            slot = m[-1].sp - m->below;
+        }
+        frames[done++] = m->frame;
+    }
+    *n = done;
+    if (slot != 0)
+        *bp = memkit__word(slot);
+    return i;
+}
+
+/* Remembers the stack: `n` new frames, innermost first, on top of `kept` old ones. */
+static void memo_keep(memkit__thread *t, int n, int kept, uintptr_t hi)
+{
+    t->memo_depth = 0;
+    if (n + kept > MEMKIT__MEMO)
+        return;
+    bool needed = kept > 0 && t->memo[kept - 1].needs_bp;
+    for (int i = 0; i < n; i++) {
+        memkit__memo *m = &t->memo[kept + i];
+        *m = t->fresh[n - 1 - i];
+        m->needs_bp = m->uses_bp || (m->below == 0 && needed);
+        needed = m->needs_bp;
+    }
+    t->memo_depth = (unsigned)(n + kept);
+    t->memo_hi = hi;
+}
+
+/* ---- the walk ---- */
+
+static inline void note_fresh(memkit__thread *t, int *n, uint64_t frame, uintptr_t sp, uintptr_t bp,
+                              uint32_t rule)
+{
+    if (*n < MEMKIT__MEMO)
+        t->fresh[*n] = (memkit__memo){.frame = frame,
+                                      .sp = sp,
+                                      .bp = bp,
+                                      .uses_bp = memkit__rule_kind(rule) != MEMKIT__BY_SP};
+    ++*n;
+}
+
+/* t: remember the stack, and use what is remembered; NULL: do not. */
+MEMKIT__READS_ANYTHING static inline __attribute__((always_inline)) unsigned
+walk(walker *k, memkit__thread *t, uint64_t *frames, unsigned max, bool *cut)
 {
     memkit__walk *w = &k->w;
+    uintptr_t sp = w->sp, bp = w->bp, pc = w->pc, saved = 0;
     unsigned n = 0;
+    int at = t != NULL ? (int)t->memo_depth - 1 : -1, n_fresh = 0, kept = 0;
     for (;;) {
-        uintptr_t pc = w->pc;
+        int joined = at >= 0 ? memo_find(t, &at, pc, sp, bp) : -1;
+        if (joined >= 0) {
+            int i = memo_follow(t, joined, &bp, frames, &n, max);
+            sp = t->memo[i].sp;
+            pc = memkit__frame_pc(t->memo[i].frame);
+            if (i == 0) { /* all the way: what is remembered stays as it is from here on out */
+                kept = joined + 1;
+                at = -1;
+            } else {
+                for (int from = joined; from > i; from--, n_fresh++)
+                    if (n_fresh < MEMKIT__MEMO)
+                        t->fresh[n_fresh] = t->memo[from];
+                at = i - 1;
+            }
+        }
         uint64_t frame = pc;
         if (__builtin_expect(pc >> MEMKIT__FRAME_BITS != 0, 0)) /* would pass for another pc */
             break;
         uint32_t rule = k->cache != NULL ? cached(k->cache, pc) : MEMKIT__NO_RULE;
         if (__builtin_expect(rule == MEMKIT__NO_RULE || (rule & MEMKIT__RULE_T) != 0, 0)) {
+            w->sp = sp;
             rule = rule_now(k, pc, &frame);
             if (rule == MEMKIT__NO_RULE && n > 0 && !plausible(w, pc))
                 break;
@@ -257,15 +362,53 @@ MEMKIT__READS_ANYTHING static unsigned walk(walker *k, uint64_t *frames, unsigne
             break;
         }
         frames[n++] = frame;
+        if (t != NULL && kept == 0)
+            note_fresh(t, &n_fresh, frame, sp, bp, rule);
         unsigned kind = memkit__rule_kind(rule);
         if (__builtin_expect(kind == MEMKIT__BY_SP || kind == MEMKIT__BY_BP, 1)) {
             w->context = NULL;
-            if (!step(w, rule))
+            w->lr = 0;
+            if (!step(&w->stack, rule, &sp, &bp, &pc, &saved))
                 break;
-        } else if (!step_rare(k, rule)) {
+            if (t != NULL && kept == 0 && n_fresh <= MEMKIT__MEMO) {
+                t->fresh[n_fresh - 1].below = (uint16_t)saved;
+                t->fresh[n_fresh - 1].plain = (rule & MEMKIT__RULE_T) == 0;
+            }
+            continue;
+        }
+        w->sp = sp;
+        w->bp = bp;
+        w->pc = pc;
+        if (!step_rare(k, rule))
             break;
+        sp = w->sp;
+        bp = w->bp;
+        pc = w->pc;
+        if (kind == MEMKIT__SIGNAL) { /* another stack, perhaps: nothing of it is remembered */
+            t = NULL;
+            at = -1;
         }
     }
+    w->sp = sp;
+    if (t != NULL && !*cut)
+        memo_keep(t, n_fresh, kept, w->stack.hi);
+    return n;
+}
+
+/* The walk that remembers: where this thread is not in one already, and the stack's end is known.
+ */
+static unsigned walk_and_remember(walker *k, uint64_t *frames, unsigned max, bool *cut)
+{
+    memkit__thread *t = k->w.stack.thread;
+    if (t == NULL || !k->w.stack.firm || t->busy)
+        return walk(k, NULL, frames, max, cut);
+    t->busy = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (t->memo_hi != k->w.stack.hi)
+        t->memo_depth = 0;
+    unsigned n = walk(k, t, frames, max, cut);
+    atomic_signal_fence(memory_order_seq_cst);
+    t->busy = false;
     return n;
 }
 
@@ -306,7 +449,8 @@ static inline unsigned run(walker *k, uint64_t *frames, unsigned max, bool *cut)
     k->cache = atomic_load_explicit(&cache, memory_order_acquire);
     k->n_checked = 0;
     k->age = atomic_load_explicit(&cache_age, memory_order_relaxed);
-    unsigned n = walk(k, frames, max, cut);
+    unsigned n =
+        context != NULL ? walk(k, NULL, frames, max, cut) : walk_and_remember(k, frames, max, cut);
     if (__builtin_expect(k->lost && context != NULL, 0))
         n = walk_carefully(k, context, frames, max, cut);
     const memkit__stack *s = &k->w.stack;

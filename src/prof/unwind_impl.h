@@ -47,12 +47,28 @@ typedef struct {
     struct memkit__thread *thread;
 } memkit__stack;
 
+#define MEMKIT__MEMO 64
+
+/* A frame of the last stack: the walk's state before the step that left it, and what that read. */
+typedef struct {
+    uint64_t frame;   /* its pc */
+    uintptr_t sp, bp; /* the caller's return address lies below the caller's sp */
+    uint16_t below;   /* bytes below the caller's sp where bp was read; 0: it was not */
+    bool plain;       /* left by a simple rule of a module that stays */
+    bool uses_bp;     /* the rule takes bp */
+    bool needs_bp;    /* bp matters for this frame or one further out */
+} memkit__memo;
+
 /* What is known of a thread between two walks. Its own thread alone reads and writes it, also in
  * signal handlers, which may come between any two of its words. */
 typedef struct memkit__thread {
     _Atomic uintptr_t pointer; /* the thread pointer it was made for */
     uintptr_t low;             /* [low, pointer) can be read: the thread's stack; 0: not known */
     unsigned failed;           /* tries to find out */
+    bool busy;                 /* a walk uses what follows; a signal handler's does without */
+    unsigned memo_depth;       /* entries of memo; 0: no stack is remembered */
+    uintptr_t memo_hi;         /* end of the stack it is of */
+    memkit__memo memo[MEMKIT__MEMO], fresh[MEMKIT__MEMO]; /* unwind.c */
 } memkit__thread;
 
 /* That of the calling thread, made if there is room; NULL: there is none. */

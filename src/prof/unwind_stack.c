@@ -104,6 +104,8 @@ static memkit__thread *thread_anew(void)
         if (t != NULL) {
             t->low = 0;
             t->failed = 0;
+            t->memo_depth = 0;
+            t->busy = false;
             my_slot = (uint16_t)(slot + 1);
             return t;
         }
