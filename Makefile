@@ -410,6 +410,18 @@ $(B)/bench/empty_preload.so: $(B)/bench/empty_preload.o
 	$(say) LD $@
 	$(Q)$(CC) $(LDALL) -shared -o $@ $^ -ldl
 
+# One stack of depth 20, by us and by others: nanoseconds, or N of one kind for callgrind.
+HAVE_LIBUNWIND = $(shell printf '$(HASH)include <libunwind.h>\n' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo y)
+## bench-unwind  one stack of depth 20: ours, frame pointers, backtrace(), and libunwind where it is there
+.PHONY: bench-unwind
+bench-unwind: $(B)/bench/unwind
+	$(Q)$(B)/bench/unwind
+$(B)/bench/unwind.o: OBJFLAGS = -fno-omit-frame-pointer -Wno-frame-address
+$(B)/bench/unwind: $(B)/bench/unwind.o $(UNWIND_OBJ)
+	$(say) LD $@
+	$(LINK)
+$(B)/bench/unwind: LDLIBS = -ldl $(if $(HAVE_LIBUNWIND),-lunwind)
+
 ## ci           what CI runs: clean test, both compilers, the sanitizers, valgrind, short benches and compare
 .PHONY: ci
 ci:

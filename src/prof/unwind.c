@@ -90,18 +90,29 @@ static void keep(_Atomic uint64_t *c, uintptr_t pc, uint32_t rule)
     atomic_store_explicit(&bucket[at], tag | rule, memory_order_relaxed);
 }
 
+static void empty(_Atomic uint64_t *c)
+{
+    for (size_t i = 0; c != NULL && i < CACHE_WORDS; i++)
+        if (atomic_load_explicit(&c[i], memory_order_relaxed) != 0)
+            atomic_store_explicit(&c[i], 0, memory_order_relaxed);
+}
+
 /* Throws all rules away where a module lies now where another did. */
 static void check_age(walker *k)
 {
     uint32_t now = atomic_load(&memkit__modules_replaced);
     uint32_t before = atomic_load(&cache_age);
     k->age = now;
-    if (now == before || k->cache == NULL ||
-        !atomic_compare_exchange_strong(&cache_age, &before, now))
-        return;
-    for (size_t i = 0; i < CACHE_WORDS; i++)
-        if (atomic_load_explicit(&k->cache[i], memory_order_relaxed) != 0)
-            atomic_store_explicit(&k->cache[i], 0, memory_order_relaxed);
+    if (now != before && atomic_compare_exchange_strong(&cache_age, &before, now))
+        empty(k->cache);
+}
+
+void memkit__unwind_forget(void)
+{
+    memkit__thread *t = memkit__thread_here();
+    empty(atomic_load(&cache));
+    if (t != NULL)
+        t->memo_depth = 0;
 }
 
 /* ---- rules ---- */
@@ -203,16 +214,25 @@ MEMKIT__READS_ANYTHING static bool step_realigned(memkit__walk *w, uint32_t rule
     return true;
 }
 
-/* A leaf that a signal stopped: nothing is on the stack but what it made room for. */
-static bool step_in_register(memkit__walk *w, uint32_t rule)
+/* aarch64: a leaf that a signal stopped, with nothing on the stack but what it made room for; or a
+ * function that saves its return address, but no frame pointer. */
+MEMKIT__READS_ANYTHING static bool step_by_link(memkit__walk *w, uint32_t rule)
 {
-    uintptr_t cfa = w->sp + memkit__rule_offset(rule), pc = w->lr;
-    if (pc == 0 || cfa < w->sp || (w->stack.firm && cfa > w->stack.hi))
+    uintptr_t cfa = w->sp + memkit__rule_offset(rule), below = memkit__rule_bp(rule), pc = w->lr;
+    if (cfa < w->sp || cfa - w->sp < below)
         return false;
+    if (below != 0) {
+        if (!memkit__stack_holds(&w->stack, cfa - below, cfa))
+            return false;
+        pc = memkit__word(cfa - below);
+    }
     w->pc = memkit__plain(pc);
     w->lr = 0;
     w->sp = cfa;
-    return w->stack.firm || memkit__stack_extend(&w->stack, cfa, cfa + WORD);
+    w->context = NULL;
+    if (pc == 0)
+        return false;
+    return cfa == w->stack.hi ? w->stack.firm : memkit__stack_holds(&w->stack, cfa, cfa + WORD);
 }
 
 static __attribute__((noinline)) bool step_rare(walker *k, uint32_t rule)
@@ -221,8 +241,8 @@ static __attribute__((noinline)) bool step_rare(walker *k, uint32_t rule)
     switch (memkit__rule_kind(rule)) {
     case MEMKIT__BY_SLOT:
         return step_realigned(w, rule);
-    case MEMKIT__IN_LR:
-        return step_in_register(w, rule);
+    case MEMKIT__BY_LINK:
+        return step_by_link(w, rule);
     case MEMKIT__SIGNAL:
         if (!memkit__step_signal(w))
             return false;

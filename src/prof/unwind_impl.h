@@ -109,7 +109,8 @@ enum {
     MEMKIT__BY_SP,   /* CFA = sp + offset */
     MEMKIT__BY_BP,   /* CFA = bp + offset */
     MEMKIT__BY_SLOT, /* CFA = the word at bp - offset; bp = the word at bp: a realigned stack */
-    MEMKIT__IN_LR,   /* the return address is still in its register: a leaf (aarch64) */
+    MEMKIT__BY_LINK, /* aarch64: CFA = sp + offset, bp unchanged; return address at CFA - bp words,
+                        or for 0 still in its register: a leaf */
     MEMKIT__LAST,    /* there is no caller */
     MEMKIT__SIGNAL,  /* the caller was interrupted */
     MEMKIT__LONG /* ask the tables each time; with bp: there are none, go by the frame pointer */
@@ -139,6 +140,9 @@ static inline uintptr_t memkit__rule_bp(uint32_t rule)
 {
     return (uintptr_t)(rule >> 3 & 0x7ff) * sizeof(uintptr_t);
 }
+
+/* Throws all rules and the calling thread's last stack away: for benches of what is new. */
+void memkit__unwind_forget(void);
 
 /* The rule of code at pc; NO_RULE where the tables of the module know none. */
 uint32_t memkit__rule_find(const memkit__module *m, uintptr_t pc);

@@ -94,9 +94,12 @@ uint32_t memkit__rule_find(const memkit__module *m, uintptr_t pc)
     unsigned kind = r->cfa_reg == MEMKIT__CFI_SP   ? MEMKIT__BY_SP
                     : r->cfa_reg == MEMKIT__CFI_BP ? MEMKIT__BY_BP
                                                    : MEMKIT__LONG;
-    if (kind == MEMKIT__BY_SP && MEMKIT__CFI_BP == 29 && bp == 0 &&
-        r->how[row.ra] == MEMKIT__CFI_SAME)
-        return memkit__rule(MEMKIT__IN_LR, (uint32_t)(r->cfa_offset / WORD), 0);
+    if (kind == MEMKIT__BY_SP && MEMKIT__CFI_BP == 29 && bp == 0) {
+        int64_t below = r->how[row.ra] == MEMKIT__CFI_SAME ? 0 : -(int64_t)r->value[row.ra];
+        if (below == 0 || (r->how[row.ra] == MEMKIT__CFI_OFFSET && below > 0 && fits(below, 0x7ff)))
+            return memkit__rule(MEMKIT__BY_LINK, (uint32_t)(r->cfa_offset / WORD),
+                                (uint32_t)(below / WORD));
+    }
     if (kind == MEMKIT__LONG || !ra_is_usual(&row, bp))
         return MEMKIT__LONG;
     return memkit__rule(kind, (uint32_t)(r->cfa_offset / WORD), (uint32_t)bp);

@@ -204,7 +204,7 @@ bool memkit__step_long(memkit__walk *w, const memkit__module *m)
     w->lr = 0;
     w->context = NULL;
     w->sp = cfa;
-    return w->stack.firm ? cfa <= w->stack.hi : memkit__stack_extend(&w->stack, cfa, cfa + WORD);
+    return cfa == w->stack.hi ? w->stack.firm : memkit__stack_holds(&w->stack, cfa, cfa + WORD);
 }
 
 MEMKIT__READS_ANYTHING bool memkit__step_by_pointer(memkit__walk *w)
