@@ -11,7 +11,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <execinfo.h>
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,9 +55,12 @@ static __attribute__((noinline)) void by_frame_pointer(void)
     __asm__ volatile("" ::: "memory");
 }
 
+/* libc's own: libunwind exports one by that name, too. */
+static int (*glibc_backtrace)(void **, int);
+
 static __attribute__((noinline)) void by_backtrace(void)
 {
-    depth = (unsigned)backtrace(pointers, 128);
+    depth = (unsigned)glibc_backtrace(pointers, 128);
     __asm__ volatile("" ::: "memory");
 }
 
@@ -200,6 +203,10 @@ int main(int argc, char **argv)
 {
     if (memkit__unwind_prepare() != 0)
         return 3;
+    void *libc = dlopen("libc.so.6", RTLD_LAZY);
+    *(void **)&glibc_backtrace = libc != NULL ? dlsym(libc, "backtrace") : NULL;
+    if (glibc_backtrace == NULL)
+        return 4;
     if (argc == 3) {
         void (*kind)(long) = strcmp(argv[1], "same") == 0       ? same
                              : strcmp(argv[1], "changing") == 0 ? changing
