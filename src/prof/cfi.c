@@ -33,21 +33,7 @@ enum { /* DW_EH_PE_* */
        PE_OMIT = 0xff
 };
 
-MEMKIT__READS_ANYTHING uint64_t memkit__cfi_uint(memkit__cfi_bytes *b, size_t bytes)
-{
-    uint64_t value = 0;
-    if ((size_t)(b->end - b->p) < bytes) {
-        b->bad = true;
-        b->p = b->end;
-        return 0;
-    }
-    for (size_t i = 0; i < bytes; i++)
-        value |= (uint64_t)b->p[i] << (8 * i);
-    b->p += bytes;
-    return value;
-}
-
-uint64_t memkit__cfi_uleb(memkit__cfi_bytes *b)
+uint64_t memkit__cfi_uleb_long(memkit__cfi_bytes *b)
 {
     uint64_t value = 0;
     for (unsigned shift = 0; !b->bad; shift += 7) {

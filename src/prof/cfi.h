@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "prof/module.h"
 
@@ -55,8 +56,36 @@ typedef struct {
     bool bad;
 } memkit__cfi_bytes;
 
-uint64_t memkit__cfi_uint(memkit__cfi_bytes *b, size_t bytes);
-uint64_t memkit__cfi_uleb(memkit__cfi_bytes *b);
+uint64_t memkit__cfi_uleb_long(memkit__cfi_bytes *b);
+
+/* 1, 2, 4 or 8 bytes; both targets have the lowest first, as the tables do. */
+static inline uint64_t memkit__cfi_uint(memkit__cfi_bytes *b, size_t bytes)
+{
+    uint64_t value = 0;
+    if ((size_t)(b->end - b->p) < bytes) {
+        b->bad = true;
+        b->p = b->end;
+        return 0;
+    }
+    if (bytes == 1)
+        value = *b->p;
+    else if (bytes == 2)
+        memcpy(&value, b->p, 2);
+    else if (bytes == 4)
+        memcpy(&value, b->p, 4);
+    else
+        memcpy(&value, b->p, bytes < 8 ? bytes : 8);
+    b->p += bytes;
+    return value;
+}
+
+static inline uint64_t memkit__cfi_uleb(memkit__cfi_bytes *b)
+{
+    if (b->p < b->end && *b->p < 0x80)
+        return *b->p++;
+    return memkit__cfi_uleb_long(b);
+}
+
 int64_t memkit__cfi_sleb(memkit__cfi_bytes *b);
 /* A pointer encoded as DW_EH_PE says; `text` what is relative to the tables' header. */
 uintptr_t memkit__cfi_pointer(memkit__cfi_bytes *b, uint8_t encoding, uintptr_t hdr);

@@ -37,6 +37,7 @@
 #define BY_POINTER  memkit__rule(MEMKIT__LONG, 0, 1)
 #define WORD        sizeof(uintptr_t)
 #define CHECKED     4u
+#define MAX_PAUSE   31u
 
 static _Atomic(_Atomic uint64_t *) cache;
 static _Atomic uint32_t
@@ -269,7 +270,8 @@ static __attribute__((noinline)) bool step_rare(walker *k, uint32_t rule)
  * state (pc, sp, and bp where that matters) of one that is remembered, the rest is the same as long
  * as the words that were read then are the same now: those are compared, which waits for nothing,
  * instead of going from one word to the next through the cache. Where one differs, the walk goes on
- * as ever, and may meet the last stack again.
+ * as ever, and may meet the last stack again. Remembering costs as much as it saves where less than
+ * half is shared: then the next 1, 3, .. 31 walks do without.
  */
 
 /* Index of the remembered frame of this state, looked for from `at` outward; -1: none, and *at is
@@ -355,6 +357,7 @@ walk(walker *k, memkit__thread *t, uint64_t *frames, unsigned max, bool *cut)
         int joined = at >= 0 ? memo_find(t, &at, pc, sp, bp) : -1;
         if (joined >= 0) {
             int i = memo_follow(t, joined, &bp, frames, &n, max);
+            t->followed += (unsigned)(joined - i);
             sp = t->memo[i].sp;
             pc = memkit__frame_pc(t->memo[i].frame);
             if (i == 0) { /* all the way: what is remembered stays as it is from here on out */
@@ -422,11 +425,18 @@ static unsigned walk_and_remember(walker *k, uint64_t *frames, unsigned max, boo
     memkit__thread *t = k->w.stack.thread;
     if (t == NULL || !k->w.stack.firm || t->busy)
         return walk(k, NULL, frames, max, cut);
+    if (t->idle > 0) { /* stacks had too little in common lately */
+        t->idle--;
+        return walk(k, NULL, frames, max, cut);
+    }
     t->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
+    t->followed = 0;
     if (t->memo_hi != k->w.stack.hi)
         t->memo_depth = 0;
     unsigned n = walk(k, t, frames, max, cut);
+    t->pause = t->followed * 2 >= n ? 0 : t->pause < MAX_PAUSE ? t->pause * 2 + 1 : MAX_PAUSE;
+    t->idle = t->pause;
     atomic_signal_fence(memory_order_seq_cst);
     t->busy = false;
     return n;

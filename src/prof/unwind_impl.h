@@ -68,6 +68,8 @@ typedef struct memkit__thread {
     bool busy;                 /* a walk uses what follows; a signal handler's does without */
     unsigned memo_depth;       /* entries of memo; 0: no stack is remembered */
     uintptr_t memo_hi;         /* end of the stack it is of */
+    unsigned followed;         /* frames of the walk that were as remembered */
+    unsigned pause, idle;      /* walks to do without after one that shared little; still to go */
     memkit__memo memo[MEMKIT__MEMO], fresh[MEMKIT__MEMO]; /* unwind.c */
 } memkit__thread;
 

@@ -105,6 +105,8 @@ static memkit__thread *thread_anew(void)
             t->low = 0;
             t->failed = 0;
             t->memo_depth = 0;
+            t->pause = 0;
+            t->idle = 0;
             t->busy = false;
             my_slot = (uint16_t)(slot + 1);
             return t;
