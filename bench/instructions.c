@@ -1,13 +1,21 @@
 /* instructions.c - runs one hot path n times, for callgrind: instructions.sh takes the difference
  * of two runs, so that what is around the loop cancels out.
  *
- *     instructions pool|arena|lru-hit|lru-hit-locked|lru-pinned|lru-evict|malloc N
+ *     instructions
+ * pool|arena|lru-hit|lru-hit-locked|lru-pinned|lru-evict|malloc|malloc-512k|malloc-1 N
+ *
+ * malloc-512k and malloc-1 sample with that rate: for a run with libmemkit-prof preloaded.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <memkit/memkit.h>
+#include <memkit/prof.h>
 
 static void die(const char *what)
 {
@@ -107,12 +115,21 @@ static void pairs(long n)
     }
 }
 
+static void sample(size_t rate)
+{
+    int (*start)(const memkit_prof_opts *);
+    void *fn = dlsym(RTLD_DEFAULT, "memkit_prof_start");
+    memcpy(&start, &fn, sizeof start);
+    if (fn == NULL || start(&(memkit_prof_opts){.sample_bytes = rate}) != 0)
+        die("memkit_prof_start");
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
-        fputs(
-            "usage: instructions pool|arena|lru-hit|lru-hit-locked|lru-pinned|lru-evict|malloc N\n",
-            stderr);
+        fputs("usage: instructions pool|arena|lru-hit|lru-hit-locked|lru-pinned|lru-evict|malloc|"
+              "malloc-512k|malloc-1 N\n",
+              stderr);
         return 2;
     }
     long n = atol(argv[2]);
@@ -130,6 +147,10 @@ int main(int argc, char **argv)
         evict(n);
     else if (strcmp(argv[1], "malloc") == 0)
         pairs(n);
+    else if (strcmp(argv[1], "malloc-512k") == 0)
+        sample(512 << 10), pairs(n);
+    else if (strcmp(argv[1], "malloc-1") == 0)
+        sample(1), pairs(n);
     else
         return 2;
     return 0;

@@ -34,3 +34,7 @@ hooked=$(per_op malloc 100000 "$PWD/$B/libmemkit-prof.so.0")
 row "malloc + free, 512 B, glibc alone" "$plain" ""
 row "  the same under an empty preload" "$empty" ""
 row "  the same, counted by libmemkit-prof" "$hooked" "empty preload + $(awk "BEGIN { printf \"%.1f\", $hooked - $empty }")"
+for rate in 512k 1; do
+    sampled=$(per_op malloc-$rate 100000 "$PWD/$B/libmemkit-prof.so.0")
+    row "  the same, sampled, rate $rate" "$sampled" "empty preload + $(awk "BEGIN { printf \"%.1f\", $sampled - $empty }")"
+done
