@@ -58,13 +58,13 @@ static const memkit__mapping *mapping(const resolved *r, unsigned frame)
 /* ---- functions of this program ------------------------------------------------------------------
  */
 
-__attribute__((noinline, noclone)) static uintptr_t here(void)
+__attribute__((noinline)) static uintptr_t here(void)
 {
     __asm__ volatile("");
     return (uintptr_t)__builtin_return_address(0);
 }
 
-__attribute__((noinline, noclone)) static uintptr_t static_function(void)
+__attribute__((noinline)) static uintptr_t static_function(void)
 {
     uintptr_t pc = here();
     __asm__ volatile("");
@@ -72,7 +72,7 @@ __attribute__((noinline, noclone)) static uintptr_t static_function(void)
 }
 
 uintptr_t exported_function(void);
-__attribute__((noinline, noclone)) uintptr_t exported_function(void)
+__attribute__((noinline)) uintptr_t exported_function(void)
 {
     uintptr_t pc = here();
     __asm__ volatile("nop"); /* else it is the same function to gcc */
