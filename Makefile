@@ -14,6 +14,7 @@ PREFIX   ?= $(or $(prefix),/usr/local)
 LIBDIR   ?= $(or $(libdir),$(PREFIX)/lib)
 INCLUDEDIR ?= $(or $(includedir),$(PREFIX)/include)
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+MANDIR   ?= $(or $(mandir),$(PREFIX)/share/man)
 SAN      ?=
 MEMKIT_TRACK ?=
 WERROR   ?= -Werror
@@ -433,12 +434,16 @@ HEADERS := $(sort $(wildcard include/memkit/*.h))
 DEST_LIB := $(DESTDIR)$(LIBDIR)
 DEST_INC := $(DESTDIR)$(INCLUDEDIR)/memkit
 DEST_PC  := $(DESTDIR)$(PKGCONFIGDIR)
+DEST_MAN := $(DESTDIR)$(MANDIR)
+MAN_PAGES := $(sort $(wildcard docs/man/*.[1-9]))
 
-## install      libraries, headers, .pc files (PREFIX=/usr/local DESTDIR= LIBDIR= INCLUDEDIR=)
+## install      libraries, headers, man pages, .pc files (PREFIX=/usr/local DESTDIR= LIBDIR= INCLUDEDIR=)
 .PHONY: install
 install: $(LIBS)
 	$(Q)install -d "$(DEST_LIB)" "$(DEST_INC)" "$(DEST_PC)"
 	$(Q)install -m 644 $(HEADERS) "$(DEST_INC)"
+	$(Q)for page in $(MAN_PAGES); do \
+	    install -D -m 644 $$page "$(DEST_MAN)/man$${page##*.}/$${page##*/}" || exit 1; done
 	$(Q)install -m 644 $(CORE_A) $(PROF_A) "$(DEST_LIB)"
 	$(Q)install -m 755 $(CORE_SO) $(PROF_SO) $(if $(HAVE_LISTEN),$(LISTEN_SO)) "$(DEST_LIB)"
 	$(Q)for name in memkit memkit-prof $(if $(HAVE_LISTEN),memkit-listen); do \
@@ -452,6 +457,7 @@ install: $(LIBS)
 .PHONY: uninstall
 uninstall:
 	$(Q)for header in $(notdir $(HEADERS)); do rm -f "$(DEST_INC)/$$header"; done
+	$(Q)for page in $(MAN_PAGES); do rm -f "$(DEST_MAN)/man$${page##*.}/$${page##*/}"; done
 	$(Q)for name in memkit memkit-prof memkit-listen; do \
 	    for end in a so so.$(SOMAJOR) so.$(VERSION); do rm -f "$(DEST_LIB)/lib$$name.$$end"; done; \
 	    rm -f "$(DEST_PC)/$$name.pc"; done

@@ -11,7 +11,7 @@ set -eu
 packages="gcc g++ libc6-dev make pkgconf libcmocka-dev libmicrohttpd-dev uthash-dev zlib1g-dev"
 for group in "$@"; do
     case $group in
-    ci) packages="$packages clang valgrind libclang-rt-14-dev libbenchmark-dev" ;;
+    ci) packages="$packages groff-base clang valgrind libclang-rt-14-dev libbenchmark-dev" ;;
     tools) packages="$packages curl prometheus chromium redis-server redis-tools nginx-light wrk sqlite3 python3
                      libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4" ;;
     bench) packages="$packages libbenchmark-dev libunwind-dev" ;;

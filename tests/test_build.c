@@ -144,6 +144,7 @@ static void install_puts_what_uninstall_takes_away(void **state)
     run("cd dest/opt/m && test -f include/memkit/lru.h && test -f lib/libmemkit.a &&"
         " test -f lib/libmemkit-prof.a && test \"$(readlink lib/libmemkit.so)\" = libmemkit.so.0 &&"
         " test -e lib/libmemkit-prof.so.0 && grep -q '^prefix=/opt/m$' lib/pkgconfig/memkit.pc &&"
+        " test -f share/man/man7/memkit-prof.7 && test -f share/man/man3/memkit_prof_start.3 &&"
         " grep -q '^Version: %s$' lib/pkgconfig/memkit-prof.pc",
         MEMKIT_VERSION);
     run(MAKE "uninstall DESTDIR=\"$PWD/dest\" PREFIX=/opt/m", root, cc, san);
@@ -257,7 +258,8 @@ static void a_counted_program_sees_its_own_allocations(void **state)
         cc, pkg);
     /* both static: here the .pc file's flag is what makes the two meet */
     run("mkdir -p a && cp usr/lib/*.a a/ && %s counted.c -o counted_static -La"
-        " $(%s --cflags --libs memkit-prof memkit | sed \"s|-L$PWD/usr/lib||g\") -pthread -ldl && "
+        " $(%s --cflags --libs memkit-prof memkit | sed \"s|-L$PWD/usr/lib||g\") -lz -pthread -ldl "
+        "&& "
         "./counted_static",
         cc, pkg);
     run("%s counted.c -Iusr/include a/libmemkit.a -pthread -o plain && ! ./plain &&"

@@ -39,6 +39,8 @@ static inline int make_test_dir(void **state)
     (void)state;
     const char *tmp = getenv("TMPDIR");
     snprintf(test_dir, sizeof test_dir, "%s/memkit-symbols-XXXXXX", tmp != NULL ? tmp : "/tmp");
+    if (memkit__modules_prepare() != 0)
+        return -1;
     return mkdtemp(test_dir) != NULL ? 0 : -1;
 }
 

@@ -6,7 +6,9 @@
  *     MEMKIT_DUMP             directory for profiles: one at exit (dump.c)
  *     MEMKIT_DUMP_SIGNAL      and one on each of this signal (dump_signal.c)
  *
- * (MEMKIT_LISTEN is read by serve.c, MEMKIT_STATS by hook/report.c, MEMKIT_TIMING by timing.c.)
+ *     MEMKIT_LISTEN           address of the debug paths (serve.c)
+ *
+ * (MEMKIT_STATS is read by hook/report.c, MEMKIT_TIMING by hook/timing.c.)
  *
  * - A value that cannot be honoured is said on standard error, in one line, and then what it is
  *   about stays off; the program runs on all the same. An empty value is as none.
@@ -28,12 +30,14 @@
 #include <memkit/prof.h>
 
 #include "hook/report.h"
+#include "prof/debug.h"
 
 #define SAMPLE    "MEMKIT_SAMPLE"
 #define LABELS    "MEMKIT_LABEL_THREADS"
 #define MAX_BYTES "MEMKIT_PROF_MAX_BYTES"
 #define DUMP      "MEMKIT_DUMP"
 #define SIGNAL    "MEMKIT_DUMP_SIGNAL"
+#define LISTEN    "MEMKIT_LISTEN"
 
 static const char *value_of(const char *name)
 {
@@ -148,23 +152,29 @@ static void dump_on_signal(const char *text)
         memkit__dump_on(sig, text);
 }
 
-void memkit__env_start(void)
+/* True while sampling for one of the variables. */
+static bool sample(const char *dir)
 {
     memkit_prof_opts o = {0};
-    const char *dir = value_of(DUMP), *sig = value_of(SIGNAL);
+    if ((value_of(SAMPLE) == NULL && dir == NULL) || !read_options(&o))
+        return false;
+    if (memkit_prof_start(&o) == 0)
+        return true;
+    memkit__complain("memkit: %s: %s; not profiling\n", value_of(SAMPLE) != NULL ? SAMPLE : DUMP,
+                     errno == ENOTSUP  ? "malloc does not reach memkit: another one is in front"
+                     : errno == ENOMEM ? "no memory for the profiler"
+                                       : strerror(errno));
+    return false;
+}
+
+void memkit__env_start(void)
+{
+    const char *dir = value_of(DUMP), *sig = value_of(SIGNAL), *listen = value_of(LISTEN);
     if (sig != NULL && dir == NULL)
         memkit__complain("memkit: " SIGNAL " without " DUMP ", the directory: no profile on a "
                          "signal\n");
-    if ((value_of(SAMPLE) == NULL && dir == NULL) || !read_options(&o))
-        return;
-    if (memkit_prof_start(&o) != 0) {
-        memkit__complain("memkit: %s: %s; not profiling\n",
-                         value_of(SAMPLE) != NULL ? SAMPLE : DUMP,
-                         errno == ENOTSUP  ? "malloc does not reach memkit: another one is in front"
-                         : errno == ENOMEM ? "no memory for the profiler"
-                                           : strerror(errno));
-        return;
-    }
-    if (dir != NULL && memkit__dump_into(dir) && sig != NULL)
+    if (sample(dir) && dir != NULL && memkit__dump_into(dir) && sig != NULL)
         dump_on_signal(sig);
+    if (listen != NULL)
+        memkit__serve_from_env(listen);
 }
