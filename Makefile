@@ -293,6 +293,7 @@ WRITER_TESTS := $(addprefix $(B)/tests/,$(addprefix test_prof_,pprof folded svg 
 $(WRITER_TESTS): $(addprefix $(B)/tests/,support.o support_profile.o)
 $(B)/tests/test_prof_oom: $(B)/tests/support_malloc.o
 $(B)/tests/test_prof_oom: LINK_FLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free,--wrap=mmap,--wrap=munmap
+$(B)/tests/tools_debug: | $(B)/tests/test_prof_listen
 # The listener is loaded by name where it does not lie beside the program.
 $(B)/tests/test_prof_listen: LINK_FLAGS += -Wl,-rpath,'$$ORIGIN/..'
 $(B)/tests/test_prof_listen: | $(LISTEN_SO)

@@ -125,6 +125,7 @@ static enum MHD_Result queue(request *r, unsigned status, const char *type,
                                                                           : "GET, HEAD");
     if (ok == MHD_YES)
         ok = MHD_queue_response(r->connection, status, a);
+    r->answered = ok == MHD_YES;
     MHD_destroy_response(a);
     return ok;
 }
@@ -315,6 +316,8 @@ static void on_connection(void *cls, struct MHD_Connection *c, void **context,
         free_request(peer->request);
     /* Closing is not enough where a child of fork has the descriptor too. */
     int fd = atomic_exchange(&peer->fd, 0);
+    s->n_gone -= peer->gone_ns != 0;
+    peer->gone_ns = 0;
     epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     memkit__door_open(s);
 }

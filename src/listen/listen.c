@@ -31,6 +31,7 @@
 #include "listen/server.h"
 
 #define RETRY_NS 100000000u /* where accept fails for want of something */
+#define GONE_NS  250000000u /* libmicrohttpd has read by then what came before the client's end */
 #define EVENTS   16
 
 /* 0.9.75 asks to be run again and again for a connection whose memory is full and whose request is
@@ -88,12 +89,30 @@ static void wake_due(server *s)
 static void hung_up(server *s, conn *c)
 {
     request *r = c->request;
+    if (c->gone_ns == 0) {
+        c->gone_ns = s->now_ns + GONE_NS;
+        s->n_gone++;
+    }
     if (r == NULL || !r->waiting)
         return;
     s->host->cancel(r->debug);
     r->debug = NULL;
     r->gone = true;
     wake(s, r);
+}
+
+/* 0.9.75 overlooks an end that arrives together with the last bytes, and would keep the connection
+ * until its time-out: so it is told once more. Who is still being answered is left to that. */
+static void end_gone(server *s)
+{
+    for (unsigned i = 0; s->n_gone > 0 && i < LISTEN_CONNECTIONS; i++) {
+        conn *c = &s->conns[i];
+        if (c->gone_ns == 0 || c->gone_ns > s->now_ns)
+            continue;
+        c->gone_ns = s->now_ns + GONE_NS;
+        if (c->request == NULL || !c->request->answered)
+            shutdown(atomic_load_explicit(&c->fd, memory_order_relaxed), SHUT_RDWR);
+    }
 }
 
 /* ---- the door ---- */
@@ -170,6 +189,9 @@ static uint64_t first_due(const server *s)
     for (unsigned i = 0; s->n_waiting > 0 && i < LISTEN_WAITING; i++)
         if (s->waiting[i] != NULL && s->waiting[i]->due_ns < due)
             due = s->waiting[i]->due_ns;
+    for (unsigned i = 0; s->n_gone > 0 && i < LISTEN_CONNECTIONS; i++)
+        if (s->conns[i].gone_ns != 0 && s->conns[i].gone_ns < due)
+            due = s->conns[i].gone_ns;
     return due;
 }
 
@@ -212,6 +234,7 @@ static bool turn(server *s, unsigned *in_vain)
         memkit__door_open(s);
     }
     wake_due(s);
+    end_gone(s);
     MHD_run(s->daemon);
     return true;
 }

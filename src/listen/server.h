@@ -30,7 +30,7 @@ typedef struct request {
     const char *query; /* behind the path, "" for none */
     char *data;        /* of the body */
     size_t data_len;
-    bool seen, too_long;
+    bool seen, too_long, answered;
     memkit_debug_req *debug; /* begun */
     bool waiting;            /* in a slot of server.waiting, and suspended */
     bool gone;               /* its client is: nothing is to be sent */
@@ -42,6 +42,7 @@ typedef struct request {
 typedef struct conn {
     atomic_int fd; /* 0: a free slot */
     request *request;
+    uint64_t gone_ns; /* its client has sent its last: when it is ended for it; 0: not so */
 } conn;
 
 typedef struct server {
@@ -52,7 +53,7 @@ typedef struct server {
     bool shut; /* nobody is let in: all slots are taken, or accept failed */
     bool progress;
     uint64_t now_ns, retry_ns;
-    unsigned n_conns, n_waiting;
+    unsigned n_waiting, n_gone; /* n_gone: connections with a gone_ns */
     conn *newcomer;
     request *waiting[LISTEN_WAITING];
     conn conns[LISTEN_CONNECTIONS];

@@ -287,7 +287,9 @@ int memkit__serve_from_env(const char *addr)
         return -1;
     }
     say_where(&a);
-    if (getenv("MEMKIT_SAMPLE") == NULL && !memkit_prof_running() && memkit_prof_start(NULL) != 0)
+    const char *sample = getenv("MEMKIT_SAMPLE");
+    if ((sample == NULL || sample[0] == '\0') && !memkit_prof_running() &&
+        memkit_prof_start(NULL) != 0)
         memkit__complain("memkit: MEMKIT_LISTEN: cannot sample: %s\n",
                          errno == ENOTSUP ? "malloc is not hooked" : strerror(errno));
     return 0;
