@@ -579,11 +579,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(heap_says_how_to_start_a_profiler_that_was_not),
         TEST(the_others_work_without_it),
+        TEST(symbol_names_addresses_of_body_and_query),
         TEST(a_profile_is_gzip_and_saved_text_and_picture_are_shown),
         TEST(flame_draws_every_type_and_lists_them_for_one_that_is_none),
         TEST(the_page_links_all_there_is_relatively),
         TEST(cmdline_has_nuls_between_the_arguments_alone),
-        TEST(symbol_names_addresses_of_body_and_query),
         TEST(a_bad_query_is_refused_with_the_reason),
         TEST(what_go_has_and_c_has_not_is_not_found_and_explained),
         TEST(a_call_without_its_arguments_is_an_error),

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "prof/module.h"
 #include "prof/profile.h"
 
 #define MOST_ADDRESSES 65536u
@@ -109,8 +110,12 @@ int memkit__debug_symbol(memkit_debug_req *req, memkit_buf *out)
     memkit__scratch s = {0};
     memkit__profile p = {0};
     int failed = read_addresses(req, &p, &s);
+    /* No profiler may have looked yet at what is loaded. */
     if (failed == 0 && p.n_samples > 0)
-        failed = memkit__profile_resolve(&p, &s) != 0 || write_names(&p, out) != 0 ? -1 : 0;
+        failed = memkit__modules_prepare() != 0 || memkit__profile_resolve(&p, &s) != 0 ||
+                         write_names(&p, out) != 0
+                     ? -1
+                     : 0;
     int err = errno;
     memkit__scratch_free(&s);
     errno = err;
