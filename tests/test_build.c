@@ -257,7 +257,8 @@ static void a_counted_program_sees_its_own_allocations(void **state)
         cc, pkg);
     /* both static: here the .pc file's flag is what makes the two meet */
     run("mkdir -p a && cp usr/lib/*.a a/ && %s counted.c -o counted_static -La"
-        " $(%s --cflags --libs memkit-prof memkit | sed \"s|-L$PWD/usr/lib||g\") -pthread -ldl && "
+        " $(%s --cflags --libs memkit-prof memkit | sed \"s|-L$PWD/usr/lib||g\") -pthread -ldl -lz "
+        "&& "
         "./counted_static",
         cc, pkg);
     run("%s counted.c -Iusr/include a/libmemkit.a -pthread -o plain && ! ./plain &&"
