@@ -2,10 +2,10 @@
 # scripts/deps.sh [group ...] - installs the Debian packages that a group needs and that are missing.
 #
 # Without a group: what building and testing takes. `ci` adds the second compiler, valgrind and
-# what `bench` is: google-benchmark; `tools` the programs that tests talk to for real: Prometheus, a
-# browser, servers to preload. Says what it installs; does nothing, and needs no right, when all is
-# there. Where there is no apt it prints the list and fails, so that the reader can install the same
-# by the names of his system.
+# google-benchmark; `bench` that, libunwind and the profilers that ours is compared with; `tools` the
+# programs that tests talk to for real: Prometheus, a browser, servers to preload. Says what it
+# installs; does nothing, and needs no right, when all is there. Where there is no apt it prints the
+# list and fails, so that the reader can install the same by the names of his system.
 set -eu
 
 packages="gcc g++ libc6-dev make pkgconf libcmocka-dev libmicrohttpd-dev uthash-dev zlib1g-dev"
@@ -14,7 +14,8 @@ for group in "$@"; do
     ci) packages="$packages groff-base clang valgrind libclang-rt-14-dev libbenchmark-dev" ;;
     tools) packages="$packages curl prometheus chromium redis-server redis-tools nginx-light wrk sqlite3 python3
                      libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 golang-go" ;;
-    bench) packages="$packages libbenchmark-dev libunwind-dev" ;;
+    bench) packages="$packages libbenchmark-dev libunwind-dev curl valgrind heaptrack libjemalloc2
+                     libgoogle-perftools4 golang-go libdevel-nytprof-perl" ;;
     *) echo "deps.sh: no group '$group'" >&2; exit 2 ;;
     esac
 done

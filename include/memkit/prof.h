@@ -86,8 +86,12 @@ MEMKIT_API int memkit_prof_write(memkit_buf *out, memkit_prof_kind kind, memkit_
                                  const memkit_prof_snap *since);
 
 /* The CPU profile: each thread is interrupted hz times (0: 100, at most 1,000) for each second of
- * processor time it uses. SIGPROF is used: EBUSY where the program has a handler for it, or a CPU
- * profile runs already. */
+ * processor time it uses, by SIGPROF; what sleeps is not in it, nor a thread while it blocks
+ * SIGPROF, nor one that lived for less than some 10 ms. System calls go on (SA_RESTART), but for
+ * those that never do, as poll: EINTR. start: 0, or -1 and nothing is changed: EBUSY (the program
+ * has a handler for SIGPROF, or a profile runs), EINVAL, ENOMEM, EAGAIN (no thread to be had), what
+ * opening /proc/self/task says. stop: SIGPROF does again what it did; 0, or -1: EINVAL, none runs.
+ * A fork's child has no profile until it starts one. */
 MEMKIT_API int memkit_prof_cpu_start(unsigned hz);
 MEMKIT_API int memkit_prof_cpu_stop(void);
 
