@@ -1,5 +1,5 @@
-/* tools_servers.h - redis and nginx as tests run them: started with the hook or without, given work
- * whose answers are always the same. tools_programs.h has how they end.
+/* tools_servers.h - redis, nginx and memcached as tests run them: started with the hook or without,
+ * given work whose answers are always the same. tools_programs.h has how they end.
  */
 #ifndef MEMKIT_TESTS_TOOLS_SERVERS_H
 #define MEMKIT_TESTS_TOOLS_SERVERS_H
@@ -115,6 +115,63 @@ static inline u64 wrk_requests(void)
     u64 requests = strtoull(at, NULL, 10);
     printf("nginx answered %llu requests of wrk\n", requests);
     return requests;
+}
+
+static inline pid_t memcached_start(bool hooked, int port)
+{
+    char number[20], ask[200];
+    snprintf(number, sizeof number, "%d", port);
+    pid_t pid = spawn((const char *const[]){"memcached", "-u", "root", "-l", "127.0.0.1", "-p",
+                                            number, "-U", "0", "-m", "100", "-t", "4", NULL},
+                      hooked, hooked ? in_scratch("stats") : NULL, in_scratch("memcached.out"),
+                      in_scratch("memcached.err"));
+    snprintf(ask, sizeof ask, "exec 3<>/dev/tcp/127.0.0.1/%d && echo version >&3 && head -1 <&3",
+             port);
+    wait_until(ask);
+    return pid;
+}
+
+/* Four connections at a time set 40,000 values, and get each. Returns the bytes of its slabs, as it
+ * says itself. */
+static inline u64 memcached_work(int port, result *answers)
+{
+    char number[20];
+    snprintf(number, sizeof number, "%d", port);
+    write_file("m.py",
+               "import hashlib, socket, sys, threading\n"
+               "def work(k):\n"
+               "    s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+               "    f = s.makefile('rb')\n"
+               "    h = hashlib.sha256()\n"
+               "    for i in range(0, 10000, 100):\n"
+               "        batch = range(i, i + 100)\n"
+               "        s.sendall(b''.join(b'set key:%d:%d 0 0 %d\\r\\n%s\\r\\n' %\n"
+               "            (k, n, n % 1900, b'v' * (n % 1900)) for n in batch))\n"
+               "        for n in batch: h.update(f.readline())\n"
+               "        s.sendall(b''.join(b'get key:%d:%d\\r\\n' % (k, n) for n in batch))\n"
+               "        for n in batch:\n"
+               "            head = f.readline(); h.update(head)\n"
+               "            h.update(f.read(int(head.split()[3]) + 2)); h.update(f.readline())\n"
+               "    sums[k] = h.hexdigest()\n"
+               "sums = [None] * 4\n"
+               "threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]\n"
+               "for t in threads: t.start()\n"
+               "for t in threads: t.join()\n"
+               "print('\\n'.join(sums))\n"
+               "s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+               "s.sendall(b'stats slabs\\r\\nquit\\r\\n')\n"
+               "print([l for l in s.makefile() if 'total_malloced' in l][0].split()[2],\n"
+               "      file=sys.stderr)\n");
+    const result *r = RUN(false, NULL, "python3", in_scratch("m.py"), number);
+    assert_ran(r, 0);
+    *answers = *r;
+    return strtoull(r->err, NULL, 10);
+}
+
+/* What a server said on standard error becomes part of its answers. */
+static inline void add_stderr(result *answers, const char *file)
+{
+    slurp(in_scratch(file), answers->err, sizeof answers->err);
 }
 
 #endif
