@@ -27,7 +27,7 @@ static struct {
     int (*running)(void);
 } prof;
 
-static const char *prefix;
+static char prefix[4096]; /* a copy: programs write over their environment to set their title */
 
 static void find(const char *name, void *into)
 {
@@ -43,7 +43,7 @@ static void nap(long microseconds)
 static void *toggle(void *unused)
 {
     static const size_t rates[] = {1, 524288, 4096};
-    char path[4096];
+    char path[sizeof prefix + 10];
     int stops = 0, starts = 0, changes = 0;
     (void)unused;
     snprintf(path, sizeof path, "%s.go", prefix);
@@ -72,13 +72,15 @@ __attribute__((constructor)) static void begin(void)
 {
     pthread_t thread;
     sigset_t all, before;
-    prefix = getenv("MEMKIT_TOGGLE");
+    const char *value = getenv("MEMKIT_TOGGLE");
+    if (value == NULL || strlen(value) + 10 > sizeof prefix)
+        return;
+    strcpy(prefix, value);
     find("memkit_prof_start", &prof.start);
     find("memkit_prof_stop", &prof.stop);
     find("memkit_prof_set_rate", &prof.set_rate);
     find("memkit_prof_running", &prof.running);
-    if (prefix == NULL || prof.start == NULL || prof.stop == NULL || prof.set_rate == NULL ||
-        prof.running == NULL)
+    if (prof.start == NULL || prof.stop == NULL || prof.set_rate == NULL || prof.running == NULL)
         return;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

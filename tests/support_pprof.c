@@ -135,7 +135,7 @@ static void read_mapping(pprof *p, const char *line)
 pprof *pprof_read(const char *source)
 {
     enum { HEAD, TYPES, SAMPLES, LOCATIONS, MAPPINGS } part = HEAD;
-    char command[9000], *line = NULL;
+    char command[9000], *line = NULL, said[2000] = "";
     size_t room = 0;
     pprof *p = calloc(1, sizeof *p);
     assert_non_null(p);
@@ -161,10 +161,12 @@ pprof *pprof_read(const char *source)
         else if (sscanf(line, "Period: %lld", &p->period) != 1 &&
                  strncmp(line, "Comment: ", 9) == 0 && p->n_comments < 64)
             p->comments[p->n_comments++] = strdup(line + 9);
+        if (part == HEAD && strlen(said) + strlen(line) < sizeof said)
+            strcat(said, line);
     }
     free(line);
     if (pclose(f) != 0 || part != MAPPINGS)
-        fail_msg("go tool pprof cannot read %s", source);
+        fail_msg("go tool pprof cannot read %s: %s", source, said);
     return p;
 }
 

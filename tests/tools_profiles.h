@@ -133,8 +133,10 @@ static inline void assert_agrees(const dumps *d, const figures *f)
     assert_true(space >= (double)f->bytes * 0.5 - n * UNSEEN_BYTES);
     assert_true(fabs(live - (double)(f->mallocs - f->frees)) <= n * UNSEEN);
     assert_true(live_space <= (double)f->in_use + n * UNSEEN_BYTES);
-    for (size_t i = 0; i < d->n; i++)
+    for (size_t i = 0; i < d->n; i++) {
         assert_int_equal(pprof_period(d->of[i]), 1);
+        assert_non_null(pprof_comment(d->of[i], "samples dropped for want of room: 0\n"));
+    }
 }
 
 typedef struct {
