@@ -197,6 +197,15 @@ const char *pprof_program(const pprof *p)
     return p->n_mappings > 1 && p->mappings[1].path != NULL ? base_name(p->mappings[1].path) : "";
 }
 
+const char *pprof_module(const pprof *p, const char *part)
+{
+    for (size_t i = 1; i < p->n_mappings; i++)
+        if (p->mappings[i].path != NULL && strstr(p->mappings[i].path, part) != NULL)
+            return p->mappings[i].path;
+    fail_msg("the profile has no module %s", part);
+    return NULL;
+}
+
 long long pprof_period(const pprof *p)
 {
     return p->period;
@@ -340,11 +349,10 @@ typedef struct {
     char name[256];
 } symbol;
 
-/* Functions alone, without their versions. How many. */
-static size_t read_nm(const char *path, const char *option, symbol **out)
+/* Adds functions alone, without their versions. */
+static void read_nm(const char *path, const char *option, symbol **out, size_t *n)
 {
     char command[5000], line[8192], type;
-    size_t n = 0;
     snprintf(command, sizeof command, "nm %s --defined-only -S '%s' 2>/dev/null", option, path);
     FILE *f = popen(command, "r");
     assert_non_null(f);
@@ -354,11 +362,24 @@ static size_t read_nm(const char *path, const char *option, symbol **out)
             strchr("TtWwi", type) == NULL)
             continue;
         s.name[strcspn(s.name, "@")] = '\0';
-        ROOM(*out, n, n);
-        (*out)[n - 1] = s;
+        ROOM(*out, *n, *n);
+        (*out)[*n - 1] = s;
     }
     pclose(f);
-    return n;
+}
+
+/* The file of debugging symbols that goes with a stripped one, where it is installed. */
+static void read_debug_file(const char *path, symbol **out, size_t *n)
+{
+    char command[5000], debug[4096];
+    snprintf(command, sizeof command,
+             "readelf -n '%s' 2>/dev/null | "
+             "sed -n 's,.*Build ID: \\(..\\)\\(.*\\),/usr/lib/debug/.build-id/\\1/\\2.debug,p'",
+             path);
+    assert_int_equal(tool_says(command, debug, sizeof debug), 0);
+    debug[strcspn(debug, "\n")] = '\0';
+    if (access(debug, R_OK) == 0)
+        read_nm(debug, "", out, n);
 }
 
 /* What to add to an offset of the file to get the linker's address of code. */
@@ -375,9 +396,10 @@ static unsigned long long code_bias(const char *path)
 size_t pprof_assert_named_as_nm(const pprof *p, const char *path)
 {
     symbol *symbols = NULL;
-    size_t n = read_nm(path, "", &symbols), seen = 0, right = 0;
-    if (n == 0)
-        n = read_nm(path, "-D", &symbols);
+    size_t n = 0, seen = 0, right = 0;
+    read_nm(path, "", &symbols, &n);
+    read_nm(path, "-D", &symbols, &n);
+    read_debug_file(path, &symbols, &n);
     unsigned long long bias = code_bias(path);
     for (size_t i = 1; i < p->n_locations; i++) {
         const location *l = &p->locations[i];

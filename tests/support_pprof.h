@@ -16,6 +16,8 @@ void pprof_free(pprof *p);
 
 /* The base name of the program that it is of: the first mapping's file. */
 const char *pprof_program(const pprof *p);
+/* The path of a module that has this in it, which must be there. */
+const char *pprof_module(const pprof *p, const char *part);
 long long pprof_period(const pprof *p);
 size_t pprof_samples(const pprof *p);
 /* The first comment with this text in it, or NULL. */
