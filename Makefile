@@ -285,8 +285,10 @@ $(B)/tests/test_oom_pool: LINK_FLAGS += -Wl,--wrap=pthread_create,--wrap=pthread
 $(B)/tests/test_lru_resize: LINK_FLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=pthread_mutex_unlock
 # One that is attached to as libmemkit-prof is.
 $(B)/tests/test_takes: LINK_FLAGS += -Wl,--export-dynamic-symbol=memkit_prof_attach
-HOOK_TESTS := $(filter $(B)/tests/test_hook% $(B)/tests/test_prof%,$(TESTS)) $(addprefix $(B)/tests/,tools_mallocs tools_programs tools_readers)
+HOOK_TESTS := $(filter $(B)/tests/test_hook% $(B)/tests/test_prof%,$(TESTS)) \
+    $(filter $(addprefix $(B)/tests/tools_,mallocs readers pro%),$(TOOLS))
 $(HOOK_TESTS): $(PROF_A)
+$(filter $(B)/tests/tools_profiles%,$(TOOLS)): $(B)/tests/support_pprof.o
 $(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 # The writers of profiles, on profiles made up; one of them without memory, of malloc or of mmap.
 WRITER_TESTS := $(addprefix $(B)/tests/,$(addprefix test_prof_,pprof folded svg text oom) tools_readers)

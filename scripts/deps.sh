@@ -13,7 +13,7 @@ for group in "$@"; do
     case $group in
     ci) packages="$packages groff-base clang valgrind libclang-rt-14-dev libbenchmark-dev" ;;
     tools) packages="$packages curl prometheus chromium redis-server redis-tools nginx-light wrk sqlite3 python3
-                     libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 golang-go" ;;
+                     memcached binutils libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 golang-go" ;;
     bench) packages="$packages libbenchmark-dev libunwind-dev curl valgrind heaptrack libjemalloc2
                      libgoogle-perftools4 golang-go libdevel-nytprof-perl" ;;
     *) echo "deps.sh: no group '$group'" >&2; exit 2 ;;

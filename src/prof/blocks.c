@@ -11,7 +11,9 @@
  *   the first says how many of them were ever needed, so that most searches read one line.
  * - Who finds no place in the newest table maps one four times as large, and nothing is ever moved:
  *   what lives long stays in an older one, what comes and goes is in the newest, where a search
- *   begins. Near the bound smaller tables are tried, then places in the older ones.
+ *   begins. Near the bound smaller tables are tried, then places in the older ones. A quarter of it
+ *   is left to new stacks: a block without a place is one block less, a stack without one all of
+ * its.
  * - A place is taken by a compare-and-swap to RESERVED, filled, and published by the store of the
  *   key; given up by a compare-and-swap to 0. So what a signal handler, or a fork's child, finds
  *   half done is a place that is not free, and nothing else. The child frees these.
@@ -64,6 +66,8 @@ static atomic_bool dense;
 
 static _Atomic(table *) tables[MAX_TABLES];
 static atomic_uint n_tables;
+static atomic_bool
+    full; /* there was no room for another: not tried again before the next prepare */
 
 /* ---- the filter ------------------------------------------------------------------------------ */
 
@@ -150,12 +154,15 @@ static bool take_from(const table *t, const void *p, memkit__record *r, uint64_t
 
 /* ---- tables ---------------------------------------------------------------------------------- */
 
+/* The lines first: what describes a table is never given back. */
 static table *make_table(size_t lines)
 {
-    table *t = memkit__kept_alloc(sizeof *t);
-    char *memory = t != NULL ? memkit__kept_map(TABLE_BYTES(lines)) : NULL;
-    if (memory == NULL)
+    char *memory = memkit__kept_map_spare(TABLE_BYTES(lines));
+    table *t = memory != NULL ? memkit__kept_alloc(sizeof *t) : NULL;
+    if (t == NULL) {
+        memkit__kept_unmap(memory, TABLE_BYTES(lines));
         return NULL;
+    }
     t->mask = lines - 1;
     t->lines = (line *)(void *)memory;
     t->records = (memkit__record *)(void *)(memory + lines * sizeof(line));
@@ -182,9 +189,13 @@ static bool add_table(unsigned known, size_t lines)
 
 static bool grow(unsigned known)
 {
+    if (atomic_load_explicit(&full, memory_order_relaxed))
+        return false;
     int saved = errno;
     size_t lines = known > 0 ? (atomic_load(&tables[known - 1])->mask + 1) * GROWTH : SPARSE_LINES;
     bool grown = add_table(known, lines);
+    if (!grown)
+        atomic_store(&full, true);
     errno = saved;
     return grown;
 }
@@ -247,6 +258,7 @@ bool memkit__blocks_prepare(bool will_be_dense)
 {
     size_t lines = will_be_dense ? DENSE_LINES : SPARSE_LINES;
     unsigned n = atomic_load(&n_tables);
+    atomic_store(&full, false);
     if ((n == 0 || (will_be_dense && atomic_load(&tables[n - 1])->mask + 1 < lines)) &&
         !add_table(n, lines) && n == 0)
         return false;

@@ -64,18 +64,29 @@ size_t memkit__kept_bytes(void)
     return atomic_load(&kept);
 }
 
-void *memkit__kept_map(size_t bytes)
+static void *map_within(size_t bytes, size_t bound)
 {
     size_t pages;
     if (to_pages(bytes, &pages)) {
         size_t before = atomic_fetch_add(&kept, pages);
-        void *p = before + pages <= atomic_load(&limit) ? map(pages) : NULL;
+        void *p = before + pages <= bound ? map(pages) : NULL;
         if (p != NULL)
             return p;
         atomic_fetch_sub(&kept, pages);
     }
     errno = ENOMEM;
     return NULL;
+}
+
+void *memkit__kept_map(size_t bytes)
+{
+    return map_within(bytes, atomic_load(&limit));
+}
+
+void *memkit__kept_map_spare(size_t bytes)
+{
+    size_t bound = atomic_load(&limit);
+    return map_within(bytes, bound - bound / 4);
 }
 
 void memkit__kept_unmap(void *p, size_t bytes)

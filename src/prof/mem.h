@@ -19,6 +19,8 @@ size_t memkit__kept_bytes(void);
 /* A mapping of its own, zeroed. NULL: ENOMEM, also where the bound is reached. Any thread, inside
  * malloc too. */
 void *memkit__kept_map(size_t bytes);
+/* The same, but leaves a quarter of the bound: for what grows in leaps and can do with less. */
+void *memkit__kept_map_spare(size_t bytes);
 void memkit__kept_unmap(void *p, size_t bytes);
 
 /* A small piece, zeroed, aligned to 16, kept for good; carved from mappings without a lock. */
