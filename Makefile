@@ -290,6 +290,9 @@ HOOK_TESTS := $(filter $(B)/tests/test_hook% $(B)/tests/test_prof%,$(TESTS)) \
 $(HOOK_TESTS): $(PROF_A)
 $(filter $(B)/tests/tools_profiles%,$(TOOLS)): $(B)/tests/support_pprof.o
 $(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
+# One that writes down what is asked of malloc.
+$(B)/tests/test_prof_takes: $(B)/tests/support.o
+$(B)/tests/test_prof_takes: LINK_FLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
 # The writers of profiles, on profiles made up; one of them without memory, of malloc or of mmap.
 WRITER_TESTS := $(addprefix $(B)/tests/,$(addprefix test_prof_,pprof folded svg text oom) tools_readers)
 $(WRITER_TESTS): $(addprefix $(B)/tests/,support.o support_profile.o)

@@ -241,7 +241,7 @@ static int attach_badly(int unused)
         other.abi = abis[i];
         MUST(attach(&other) == NULL);
     }
-    for (uint32_t size = 0; size < offsetof(memkit__core_table, takes); size++) {
+    for (uint32_t size = 0; size < offsetof(memkit__core_table, each_metric); size++) {
         memkit__core_table smaller = core;
         smaller.size = size;
         MUST(attach(&smaller) == NULL);

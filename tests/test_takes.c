@@ -4,6 +4,7 @@
 #include "support.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,9 +27,9 @@ static token_row tokens[TOKENS];
 static uint32_t n_tokens;
 
 static const memkit__core_table *core;
-static uint32_t epoch;
-static int64_t rate_room; /* what each countdown is given */
-static size_t rate_mean = 1;
+static _Atomic uint32_t epoch;
+static _Atomic int64_t rate_room; /* what each countdown is given */
+static _Atomic size_t rate_mean = 1;
 static int calls, owned, side_fails;
 static bool one_token; /* all takes of one function have the same */
 static size_t side_bytes;

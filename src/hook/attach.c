@@ -17,6 +17,7 @@
 #include "hook/counters.h"
 #include "hook/report.h"
 #include "hook/timing.h"
+#include "prof/takes.h"
 
 #define MAX_CORES 16
 
@@ -61,6 +62,17 @@ void memkit__each_core_metric(void (*fn)(void *arg, unsigned core, const memkit_
         c->each_metric(hand_metric, &s);
         s.core++;
     }
+    pthread_mutex_unlock(&lock);
+}
+
+#define TAKES_SIZE (offsetof(memkit__core_table, takes) + sizeof(void (*)(uint32_t)))
+
+void memkit__tell_of_takes(uint32_t epoch)
+{
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < MAX_CORES; i++)
+        if (cores[i] != NULL && cores[i]->size >= TAKES_SIZE && cores[i]->takes != NULL)
+            cores[i]->takes(epoch);
     pthread_mutex_unlock(&lock);
 }
 
@@ -120,6 +132,13 @@ static const memkit__prof_table table = {
     .process_counts = memkit__process_counts,
     .detach = detach,
     .times = memkit__timing_read,
+    .takes_epoch = memkit__takes_epoch_now,
+    .own = memkit__takes_own,
+    .take_room = memkit__takes_room,
+    .take = memkit__takes_take,
+    .retake = memkit__takes_retake,
+    .give = memkit__takes_give,
+    .side = memkit__takes_side,
 };
 
 const memkit__prof_table *memkit_prof_attach(const memkit__core_table *core)

@@ -15,6 +15,9 @@ void memkit__each_attached(void (*fn)(void *arg, const memkit__object_row *row),
 void memkit__each_core_metric(void (*fn)(void *arg, unsigned core, const memkit__metric *m),
                               void *arg);
 
+/* Tells each attached core of the epoch of takes. */
+void memkit__tell_of_takes(uint32_t epoch);
+
 /* 1 when calls of malloc reach the hook. */
 int memkit__hooked(void);
 

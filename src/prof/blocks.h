@@ -24,6 +24,7 @@ typedef struct {
     float weight;    /* allocations that this one stands for */
     uint32_t thread; /* that allocated it */
     uint32_t number; /* of the allocation among the thread's, modulo 2^32 */
+    bool held;       /* in use by the held row, not by its site: takes.h */
 } memkit__record;
 
 /* The filter: a counter for some of the blocks each, not 0 where one of them may be in the table.

@@ -22,6 +22,7 @@
 #include "prof/sampler.h"
 #include "prof/site.h"
 #include "prof/sums.h"
+#include "prof/takes.h"
 
 #define TYPES        MEMKIT__HEAP_TYPE_COUNT
 #define MAX_COMMENTS 8
@@ -32,8 +33,8 @@
 static const char drop_frames[] =
     "malloc|calloc|realloc|reallocarray|aligned_alloc|memalign|posix_memalign|valloc|pvalloc|"
     "operator new.*|_Zn[wa].*|"
-    "memkit_(buf|pool)_.*|memkit_arena_(new|alloc|calloc|dup|strdup|strndup|printf|realloc)|"
-    "memkit__arena_alloc.*";
+    "memkit_(buf|pool)_.*|memkit_arena_(new|alloc|alloc_slow|alloc_aligned|calloc|memdup)|"
+    "memkit_arena_(strdup|strndup|printf|realloc|defer)";
 
 #define VALUE_TYPE(name, type, unit, ...) {type, unit},
 static const memkit__value_type types[TYPES] = {MEMKIT__HEAP_TYPES(VALUE_TYPE)};
@@ -97,7 +98,7 @@ static void subtract(memkit__sums_read *from, const memkit__sums_read *what)
 
 /* ---- samples --------------------------------------------------------------------------------- */
 
-/* The first four have sums of their own. Of the others, all counts, a site's variance is taken to
+/* The first six have sums of their own. Of the others, all counts, a site's variance is taken to
  * be in proportion to its allocations': exact where its blocks are of one size. NULL where all is
  * exact. */
 static const double *variances(const memkit__sums_read *r, const int64_t *values,
@@ -117,7 +118,6 @@ static const double *variances(const memkit__sums_read *r, const int64_t *values
     double each = values[from] > 0 ? r->variance[from] / (double)values[from] : 0;
     for (unsigned i = 0; i < TYPES; i++)
         v[i] = i < MEMKIT__VARIANCES ? r->variance[i] : each * (double)values[i];
-    v[MEMKIT__TAKE_OBJECTS] = v[MEMKIT__TAKE_SPACE] = 0;
     return v;
 }
 
@@ -155,7 +155,7 @@ static bool make_sample(memkit__sample *out, const memkit__site *site,
 static bool make_samples(memkit__profile *p, const memkit_prof_snap *since, memkit__scratch *s)
 {
     uint32_t n = memkit__site_count(&memkit__heap_sites);
-    p->samples = memkit__scratch_array(s, n, sizeof *p->samples);
+    p->samples = memkit__scratch_array(s, (size_t)n + 1, sizeof *p->samples);
     if (p->samples == NULL)
         return false;
     for (uint32_t i = 0; i < n; i++) {
@@ -164,6 +164,13 @@ static bool make_samples(memkit__profile *p, const memkit_prof_snap *since, memk
         if (site != NULL && !make_sample(&p->samples[p->n_samples], site, since, s, &used))
             return false;
         p->n_samples += used;
+    }
+    bool held = false;
+    if (!make_sample(&p->samples[p->n_samples], &memkit__held_site, since, s, &held))
+        return false;
+    if (held) {
+        p->samples[p->n_samples].frames = NULL;
+        p->samples[p->n_samples++].name = MEMKIT__HELD_NAME;
     }
     return true;
 }

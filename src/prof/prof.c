@@ -23,6 +23,7 @@
 #include "prof/sampler.h"
 #include "prof/site.h"
 #include "prof/sums.h"
+#include "prof/takes.h"
 #include "prof/unwind.h"
 
 #define DEFAULT_RATE ((size_t)512 * 1024)
@@ -70,6 +71,7 @@ static int start(const memkit_prof_opts *o)
     if (sample_with(o->sample_bytes != 0 ? o->sample_bytes : DEFAULT_RATE) != 0)
         return -1;
     atomic_store(&most_bytes, max);
+    memkit__takes_rate(atomic_load(&rate_said), max);
     uint64_t never = 0;
     atomic_compare_exchange_strong(&started_ns, &never, now_ns(CLOCK_MONOTONIC));
     running = true;
@@ -102,8 +104,10 @@ int memkit_prof_stop(void)
 {
     pthread_mutex_lock(&lock);
     bool was = running;
-    if (was)
+    if (was) {
+        memkit__takes_rate(0, 0);
         memkit__sampler_rate(0);
+    }
     running = false;
     pthread_mutex_unlock(&lock);
     return was ? 0 : fail(EINVAL);
@@ -116,6 +120,8 @@ int memkit_prof_set_rate(size_t sample_bytes)
     pthread_mutex_lock(&lock);
     int answer =
         running ? sample_with(sample_bytes != 0 ? sample_bytes : DEFAULT_RATE) : fail(EINVAL);
+    if (answer == 0)
+        memkit__takes_rate(atomic_load(&rate_said), atomic_load(&most_bytes));
     pthread_mutex_unlock(&lock);
     return answer;
 }
@@ -142,7 +148,7 @@ void memkit_prof_stats(memkit_prof_stats_t *out)
     *out = (memkit_prof_stats_t){.sample_bytes = atomic_load(&rate_said),
                                  .sites = memkit__site_count(&memkit__heap_sites),
                                  .dropped = atomic_load(&memkit__sampler_dropped),
-                                 .own_bytes = memkit__kept_bytes(),
+                                 .own_bytes = memkit__kept_bytes() + memkit__takes_side_bytes(),
                                  .max_bytes = atomic_load(&most_bytes)};
     for (uint32_t i = 0; i < out->sites; i++) {
         const memkit__site *site = memkit__site_at(&memkit__heap_sites, i);

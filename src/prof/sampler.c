@@ -29,6 +29,7 @@
 #include "prof/clock.h"
 #include "prof/site_table.h"
 #include "prof/sums.h"
+#include "prof/takes.h"
 #include "prof/unwind.h"
 
 #define OWN_FRAMES    8u   /* of ours, that are cut off */
@@ -127,7 +128,7 @@ static uint32_t label_of_thread(void)
     return b->label;
 }
 
-static memkit__site *find_site(memkit__asked asked)
+memkit__site *memkit__sample_site(memkit__asked asked)
 {
     uint64_t frames[MEMKIT_PROF_MAX_DEPTH + OWN_FRAMES];
     bool cut = false;
@@ -135,13 +136,16 @@ static memkit__site *find_site(memkit__asked asked)
     unsigned at = 1;
     while (at < n && at <= OWN_FRAMES && memkit__frame_pc(frames[at]) != (uintptr_t)asked.caller)
         at++;
-    if (at >= n || at > OWN_FRAMES) { /* the stack cannot be read even through our own functions */
+    if (asked.caller == NULL && n > 2) { /* all but this function and its caller */
+        at = 3;
+    } else if (at >= n || at > OWN_FRAMES) { /* it cannot be read even through our own functions */
         at = 1;
         n = 2;
         frames[1] = (uintptr_t)asked.caller;
         cut = true;
     }
-    frames[at - 1] = asked.function + 1;
+    if (asked.function != 0)
+        frames[at - 1] = asked.function + 1;
     unsigned depth = n - (at - 1);
     if (depth > MEMKIT_PROF_MAX_DEPTH) {
         depth = MEMKIT_PROF_MAX_DEPTH;
@@ -164,6 +168,12 @@ static void add_inuse(memkit__adder to, const memkit__record *r, int sign)
         memkit__sums_add_variance(to, MEMKIT__INUSE_OBJECTS, variance);
         memkit__sums_add_variance(to, MEMKIT__INUSE_SPACE, variance * size * size);
     }
+}
+
+/* The row that the block is in use by. */
+static memkit__adder user_of(const memkit__record *r)
+{
+    return memkit__sums_adder(r->held ? &memkit__held_site : r->site, (double)r->weight);
 }
 
 static void add_allocated(const memkit__record *r, bool by_realloc)
@@ -193,7 +203,7 @@ static void sample(void *p, size_t usable, memkit__asked asked, bool by_realloc)
                         .weight = (float)weight,
                         .thread = this_thread(),
                         .number = (uint32_t)memkit__thread_mallocs()};
-    r.site = find_site(asked);
+    r.site = memkit__sample_site(asked);
     if (r.site != NULL && memkit__blocks_put(p, &r))
         add_allocated(&r, by_realloc);
     else
@@ -230,7 +240,18 @@ void memkit__sample_freed(const memkit__record *r)
         memkit__sums_add(to, MEMKIT__FOREIGN_FREED_OBJECTS, objects);
     else if (r->number == (uint32_t)memkit__thread_mallocs())
         memkit__sums_add(to, MEMKIT__TEMPORARY_OBJECTS, objects);
-    add_inuse(to, r, -1);
+    add_inuse(user_of(r), r, -1);
+}
+
+void memkit__sample_own(void *p)
+{
+    memkit__record r;
+    if (!memkit__blocks_take(p, &r))
+        return;
+    add_inuse(user_of(&r), &r, -1);
+    r.held = true;
+    add_inuse(user_of(&r), &r, 1);
+    memkit__sample_put_back(p, &r);
 }
 
 void memkit__sample_put_back(void *p, const memkit__record *r)

@@ -35,6 +35,13 @@ bool memkit__sample_take(void *p, memkit__record *r);
 void memkit__sample_freed(const memkit__record *r);
 void memkit__sample_put_back(void *p, const memkit__record *r);
 
+/* p is memkit's stock: in use by the held row from now on (takes.h). */
+void memkit__sample_own(void *p);
+
+/* The stack from the function's caller on, with the function itself as its leaf; caller NULL: not
+ * known, the stack from the caller's caller of this on. NULL: no room. */
+memkit__site *memkit__sample_site(memkit__asked asked);
+
 /* The mean from now on, in all threads: each notices at its next allocation. 0: none is sampled; 1:
  * all are. One caller at a time. */
 void memkit__sampler_rate(uint64_t mean);

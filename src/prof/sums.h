@@ -11,7 +11,7 @@
  * - A sample of weight 1 (every allocation is one) adds to the thread's own sums, without a lock
  *   prefix; one of more is rare, and adds to the common ones.
  * - Variance: a sample of weight w of a thing x adds w (w - 1) x^2, which is unbiased for
- *   x^2 (1 - p) / p; for blocks and bytes, allocated and in use. It is a double, added to in a
+ *   x^2 (1 - p) / p; for objects and bytes, allocated, in use and taken. It is a double, added to in a
  * loop.
  */
 #ifndef MEMKIT_PROF_SUMS_H
@@ -32,8 +32,8 @@
 /* After the sample types: samples taken and those of them that are freed, whole numbers. */
 enum { MEMKIT__SAMPLES = MEMKIT__HEAP_TYPE_COUNT, MEMKIT__SAMPLES_FREED, MEMKIT__SUM_COUNT };
 
-/* Variances are kept of the first four types. */
-#define MEMKIT__VARIANCES 4
+/* Variances are kept of the first six types. */
+#define MEMKIT__VARIANCES 6
 
 typedef struct {
     _Atomic uint64_t sum[MEMKIT__SUM_COUNT];
