@@ -1,6 +1,6 @@
 /* prog_prof_known.c - a program that knows what each of its functions allocates, and says so when
  * it ends: a line a function, "name alloc_objects alloc_space inuse_objects inuse_space
- * realloc_objects foreign_freed_objects". A profile at rate 1 must say the same of the stacks
+ * reallocs foreign_frees". A profile at rate 1 must say the same of the stacks
  * through it.
  *
  *     prog_prof_known [THREADS]

@@ -322,8 +322,8 @@ void pprof_assert_sane(const pprof *p)
 {
     size_t alloc_objects = type_of(p, "alloc_objects"), alloc_space = type_of(p, "alloc_space");
     size_t inuse_objects = type_of(p, "inuse_objects"), inuse_space = type_of(p, "inuse_space");
-    size_t freed = type_of(p, "freed_objects"), temporary = type_of(p, "temporary_objects");
-    size_t foreign = type_of(p, "foreign_freed_objects"), reallocs = type_of(p, "realloc_objects");
+    size_t freed = type_of(p, "frees"), temporary = type_of(p, "temporary_frees");
+    size_t foreign = type_of(p, "foreign_frees"), reallocs = type_of(p, "reallocs");
     for (size_t i = 0; i < p->n_samples; i++) {
         const long long *v = p->samples[i].values;
         long long lives = 0;

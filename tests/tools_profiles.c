@@ -66,7 +66,7 @@ static void python_exact(const dumps *d, const figures *f)
     assert_true(sum_through(d, "alloc_space", "_PyEval_EvalFrameDefault") >= all * 0.5);
     assert_true(sum_through(d, "alloc_objects", "PyUnicode_New") >= 10000);
     assert_true(sum_through(d, "alloc_objects", "_PyObject_GC_New*") >= 1000);
-    assert_true(sum_through(d, "realloc_objects", "PyList_Append") >= 1000);
+    assert_true(sum_through(d, "reallocs", "PyList_Append") >= 1000);
 }
 
 static void python_running_a_script(void **state)
@@ -248,7 +248,7 @@ static int truth_is_told(const char *text, const pprof *p)
     for (const char *at = text; *at != '\0'; at += strcspn(at, "\n"), at += *at == '\n') {
         static const char *const types[] = {"alloc_objects",   "alloc_space",
                                             "inuse_objects",   "inuse_space",
-                                            "realloc_objects", "foreign_freed_objects"};
+                                            "reallocs", "foreign_frees"};
         char name[64];
         long long truth[6];
         assert_int_equal(sscanf(at, "%63s %lld %lld %lld %lld %lld %lld", name, &truth[0],

@@ -17,9 +17,8 @@
 #include "prof/stacks.h"
 #include "prof/types.h"
 
-#define COLUMNS  100
-#define BAR      40
-#define LIFETIME "lifetime_"
+#define COLUMNS 100
+#define BAR     40
 
 typedef struct {
     int64_t value, second; /* second orders the rows that have none of the value */
@@ -106,18 +105,15 @@ static int largest_first(const void *ctx, uint32_t a, uint32_t b)
 
 static bool is_lifetime(const memkit__profile *p, uint32_t type)
 {
-    return strncmp(p->types[type].type, LIFETIME, strlen(LIFETIME)) == 0;
+    const char *name = p->types[type].type;
+    return strncmp(name, "lt_", 3) == 0 || strncmp(name, "ge_", 3) == 0;
 }
 
-/* "lifetime_under_10us" is "<10us", "lifetime_100s_or_more" ">=100s". */
+/* "lt_10us" is "<10us", "ge_100s" ">=100s". */
 static memkit__short lifetime_name(const char *type)
 {
     memkit__short out;
-    const char *rest = type + strlen(LIFETIME);
-    if (strncmp(rest, "under_", 6) == 0)
-        snprintf(out.s, sizeof out.s, "<%.20s", rest + 6);
-    else
-        snprintf(out.s, sizeof out.s, ">=%.*s", (int)strcspn(rest, "_"), rest);
+    snprintf(out.s, sizeof out.s, "%s%.20s", type[0] == 'l' ? "<" : ">=", type + 3);
     return out;
 }
 
@@ -357,9 +353,9 @@ static int write_text(const memkit__profile *p, uint32_t type, memkit_buf *out, 
     if (memkit__stacks_make(&t.k, p, type, MEMKIT__BY_MODULE, s) != 0)
         return -1;
     t.pair = memkit__type_pair(p, type);
-    t.freed = memkit__type_named(p, "freed_objects");
-    t.temporary = memkit__type_named(p, "temporary_objects");
-    t.foreign = memkit__type_named(p, "foreign_freed_objects");
+    t.freed = memkit__type_named(p, "frees");
+    t.temporary = memkit__type_named(p, "temporary_frees");
+    t.foreign = memkit__type_named(p, "foreign_frees");
     t.counts_lives =
         t.freed != MEMKIT__NONE && t.temporary != MEMKIT__NONE && t.foreign != MEMKIT__NONE;
     t.rows = memkit__scratch_array(s, t.k.n_stacks, sizeof *t.rows);
