@@ -276,7 +276,7 @@ WRAPPED := $(addprefix $(B)/tests/,test_build test_buf test_pool test_pool_model
 MATRIX := $(patsubst tests/%.c,$(B)/tests/%,$(sort $(wildcard tests/test_matrix_*.c tests/test_oom*.c)))
 WRAPPED += $(MATRIX)
 $(MATRIX): $(B)/tests/support_matrix.o
-$(B)/tests/test_matrix_stats: | $(PROF_SO)
+$(B)/tests/test_matrix_prof: | $(PROF_SO) $(LISTEN_SO)
 $(WRAPPED): $(B)/tests/support.o $(B)/tests/support_malloc.o
 $(WRAPPED): LINK_FLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
 # One that fails as pthread may.

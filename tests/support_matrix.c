@@ -56,6 +56,8 @@ static size_t exported(const char *map, const char *prefix, char names[][64], si
     size_t before = n, all = 0;
     while (fgets(line, sizeof line, f) != NULL) {
         char name[64];
+        if (strcmp(line, "    local:\n") == 0)
+            break;
         if (sscanf(line, " memkit_%50[a-z0-9_];", name + 7) != 1)
             continue;
         memcpy(name, "memkit_", 7);
@@ -87,9 +89,9 @@ static void every_public_function_has_a_row(void **state)
 {
     (void)state;
     static char names[MAX_NAMES][64];
-    size_t n = exported("src/core/libmemkit.map", covered.prefix, names, 0);
-    if (covered.prefix == NULL)
-        n = exported("src/hook/libmemkit-prof.map", NULL, names, n);
+    bool hook = covered.prefix != NULL && strcmp(covered.prefix, PROF_ROWS) == 0;
+    size_t n = hook ? exported("src/hook/libmemkit-prof.map", NULL, names, 0)
+                    : exported("src/core/libmemkit.map", covered.prefix, names, 0);
     for (size_t i = 0; i < n; i++)
         if (!is_covered(names[i]))
             fail_msg("%s is exported, and nothing here tries it", names[i]);

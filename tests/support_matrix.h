@@ -2,7 +2,7 @@
  * (test_oom*.c) share.
  *
  * Either kind of program is a table with at least one row for each public function of its part. The
- * library's own list of exported names (src/core/libmemkit.map) says which those are: a function
+ * library's own list of exported names (src/core/libmemkit.map, src/hook/libmemkit-prof.map) says which those are: a function
  * without a row is a failed test.
  *
  * Each row runs as a test of its own, between two looks at the allocations: what it leaves behind
@@ -22,9 +22,10 @@ typedef struct {
 } matrix_row;
 
 /* Runs the rows. The part is the functions whose names begin with `prefix`; NULL: what the other
- * parts leave over; MORE_ROWS: none, the functions have their rows elsewhere. Returns cmocka's
- * answer, for main. */
+ * parts leave over; MORE_ROWS: none, the functions have their rows elsewhere; PROF_ROWS: those of
+ * libmemkit-prof. Returns cmocka's answer, for main. */
 #define MORE_ROWS ""
+#define PROF_ROWS "libmemkit-prof"
 int run_matrix(const char *prefix, const matrix_row *rows, size_t n);
 
 /* ---- an object that an error must not change ---- */

@@ -1,6 +1,5 @@
-/* test_matrix_stats.c - counters, metrics, the fault handler, the version and memkit_prof_attach
- * against bad input: whatever is not of a buffer, a pool, a cache or an arena. */
-#include <dlfcn.h>
+/* test_matrix_stats.c - counters, metrics, the fault handler and the version against bad input:
+ * whatever of the core is not of a buffer, a pool, a cache or an arena. */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -8,7 +7,6 @@
 
 #include "support_matrix.h"
 
-#include "core/attach.h"
 #include "core/buf.h"
 
 static void memstats_row(void **state)
@@ -203,64 +201,6 @@ static void the_default_handler_aborts(void **state)
     memkit_pool_free(p);
 }
 
-/* ---- the meeting point with libmemkit-prof ---- */
-
-static void no_objects(void (*fn)(void *arg, const memkit__object_row *row), void *arg)
-{
-    (void)fn;
-    (void)arg;
-}
-
-#define MUST(condition)      \
-    do {                     \
-        if (!(condition))    \
-            return __LINE__; \
-    } while (0)
-
-/* In a child, since the library cannot be unloaded. */
-static int attach_badly(int unused)
-{
-    (void)unused;
-    const char *build = getenv("MEMKIT_BUILD");
-    char path[1024];
-    snprintf(path, sizeof path, "%s/libmemkit-prof.so.0", build != NULL ? build : "build/lib");
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    MUST(library != NULL);
-    const memkit__prof_table *(*attach)(const memkit__core_table *);
-    void *fn = dlsym(library, "memkit_prof_attach");
-    MUST(fn != NULL);
-    memcpy(&attach, &fn, sizeof fn);
-    memkit__core_table core = {.abi = MEMKIT__ATTACH_ABI,
-                               .size = sizeof core,
-                               .library_version = "0.0.0",
-                               .each_object = no_objects};
-    MUST(attach(NULL) == NULL);
-    const uint32_t abis[] = {0, MEMKIT__ATTACH_ABI + 1, INT32_MAX, UINT32_MAX};
-    for (size_t i = 0; i < LENGTH(abis); i++) {
-        memkit__core_table other = core;
-        other.abi = abis[i];
-        MUST(attach(&other) == NULL);
-    }
-    for (uint32_t size = 0; size < offsetof(memkit__core_table, each_metric); size++) {
-        memkit__core_table smaller = core;
-        smaller.size = size;
-        MUST(attach(&smaller) == NULL);
-    }
-    core.size = UINT32_MAX; /* a much newer one */
-    const memkit__prof_table *prof = attach(&core);
-    MUST(prof != NULL && attach(&core) == prof); /* again */
-    prof->detach(NULL);
-    prof->detach(&core);
-    prof->detach(&core);
-    return 0;
-}
-
-static void prof_attach_row(void **state)
-{
-    (void)state;
-    assert_int_equal(in_child(attach_badly, 0), 0);
-}
-
 int main(void)
 {
     const matrix_row rows[] = {
@@ -271,7 +211,6 @@ int main(void)
         {"memkit_metrics_write", "of any name", metrics_of_any_name},
         {"memkit_set_fault_handler", NULL, handler_row},
         {"memkit_set_fault_handler", "none is set", the_default_handler_aborts},
-        {"memkit_prof_attach", NULL, prof_attach_row},
     };
     return run_matrix(NULL, rows, LENGTH(rows));
 }
