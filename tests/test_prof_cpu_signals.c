@@ -275,6 +275,8 @@ static void as_a_child(void)
 static void a_child_of_a_fork_has_no_profile_and_may_start_one(void **state)
 {
     (void)state;
+    if (UNDER_TSAN)
+        skip(); /* no threads in the child of a process with threads */
     start(1000);
     burn_most(40 * MS);
     assert_true(child_does(as_a_child));
