@@ -9,6 +9,9 @@
 #include "support.h"
 #include "test_prof_cpu.h"
 
+/* TSan has one of its own. */
+#define OWN_THREADS (UNDER_TSAN ? 2 : 1)
+
 BURNER(most)
 BURNER(some)
 BURNER(few)
@@ -118,7 +121,7 @@ static void threads_born_while_it_runs_are_seen(void **state)
         pthread_join(b[i].id, NULL);
     stop();
     check_eight(b); /* what they burn before they are found is lost */
-    assert_true(cpu_comment_has("9 threads seen"));
+    assert_true(cpu_comment_has(OWN_THREADS == 1 ? " 9 threads seen" : " 10 threads seen"));
 }
 
 static void *sleeper(void *arg)
@@ -229,11 +232,17 @@ static void timers_of_dead_threads_are_deleted(void **state)
             pthread_join(id[i], NULL);
     }
     assert_in_range(most, 10, 21 + 20); /* of 120 */
-    for (int ms = 0; timers_of_process() > 1 && ms < 10000; ms += 10)
+    for (int ms = 0; timers_of_process() > OWN_THREADS && ms < 10000; ms += 10)
         sleep_ms(10);
-    assert_int_equal(timers_of_process(), 1);
+    assert_int_equal(timers_of_process(), OWN_THREADS);
     stop();
     assert_int_equal(timers_of_process(), 0);
+}
+
+static void *waits_at(void *gate)
+{
+    pthread_barrier_wait(gate);
+    return NULL;
 }
 
 static void hundreds_of_threads_have_a_timer_each(void **state)
@@ -246,15 +255,14 @@ static void hundreds_of_threads_have_a_timer_each(void **state)
     pthread_attr_setstacksize(&small, (size_t)128 * 1024);
     pthread_barrier_t gate;
     pthread_barrier_init(&gate, NULL, N + 1);
-    burner b = {.burn = burn_few, .in = in_few, .ns = 0, .gate = &gate};
     for (int i = 0; i < N; i++)
-        assert_int_equal(pthread_create(&id[i], &small, run_burner, &b), 0);
+        assert_int_equal(pthread_create(&id[i], &small, waits_at, &gate), 0);
     start(100);
     char want[64];
-    snprintf(want, sizeof want, " %d threads seen", N + 1);
+    snprintf(want, sizeof want, " %d threads seen", N + OWN_THREADS);
     assert_true(cpu_comment_has(want));
     if (timers_of_process() >= 0)
-        assert_int_equal(timers_of_process(), N + 1);
+        assert_int_equal(timers_of_process(), N + OWN_THREADS);
     pthread_barrier_wait(&gate);
     for (int i = 0; i < N; i++)
         pthread_join(id[i], NULL);
@@ -289,13 +297,15 @@ static void count_without_timers(void)
     CHECK(memkit_prof_cpu_start(1000) == 0);
     burn_few(50 * MS);
     CHECK(memkit_prof_cpu_stop() == 0);
-    CHECK(cpu_comment_has("up to 1 threads at a time could have no timer"));
+    CHECK(cpu_comment_has("threads at a time could have no timer"));
     CHECK(ns_in(NULL) == 0);
 }
 
 static void a_thread_that_can_have_no_timer_is_told(void **state)
 {
     (void)state;
+    if (UNDER_TSAN)
+        skip(); /* no threads in the child of a process with threads */
     assert_true(child_does(count_without_timers));
 }
 

@@ -29,8 +29,8 @@ static inline int64_t test_clock(clockid_t clock)
 /* burn_NAME burns ns of the thread's time; returns what it burnt. in_NAME: is the pc in its loop?
  */
 #define BURNER(name)                                                                       \
-    extern const char __start_spin_##name[], __stop_spin_##name[];                         \
-    __attribute__((noinline, section("spin_" #name))) static void spin_##name(unsigned n)  \
+    extern const char __start_sect_##name[], __stop_sect_##name[];                         \
+    __attribute__((noinline, section("sect_" #name))) static void spin_##name(unsigned n)  \
     {                                                                                      \
         for (volatile unsigned i = 0; i < n; i++)                                          \
             ;                                                                              \
@@ -40,14 +40,14 @@ static inline int64_t test_clock(clockid_t clock)
         const int64_t from = test_clock(CLOCK_THREAD_CPUTIME_ID);                          \
         int64_t burnt;                                                                     \
         do {                                                                               \
-            spin_##name(200000);                                                            \
+            spin_##name(200000);                                                           \
             burnt = test_clock(CLOCK_THREAD_CPUTIME_ID) - from;                            \
         } while (burnt < ns);                                                              \
         return burnt;                                                                      \
     }                                                                                      \
     static bool in_##name(uintptr_t pc)                                                    \
     {                                                                                      \
-        return pc >= (uintptr_t)__start_spin_##name && pc < (uintptr_t)__stop_spin_##name; \
+        return pc >= (uintptr_t)__start_sect_##name && pc < (uintptr_t)__stop_sect_##name; \
     }
 
 /* Nanoseconds of the samples whose innermost frame is one of these; NULL: of all. */
