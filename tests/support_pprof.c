@@ -329,7 +329,7 @@ void pprof_assert_sane(const pprof *p)
         long long lives = 0;
         for (size_t t = 0; t < p->n_types; t++) {
             assert_true(v[t] >= 0);
-            if (strncmp(p->types[t], "lifetime_", 9) == 0)
+            if (strncmp(p->types[t], "lt_", 3) == 0 || strncmp(p->types[t], "ge_", 3) == 0)
                 lives += v[t];
         }
         assert_true(v[inuse_objects] <= v[alloc_objects]);
