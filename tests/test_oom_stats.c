@@ -87,7 +87,6 @@ int main(void)
         {"memkit_version", NULL, 0, NULL, version, NULL, NULL},
         {"memkit_set_fault_handler", NULL, 0, NULL, set_handler, NULL, NULL},
         {"memkit_set_fault_handler", "a fault", 0, NULL, fault, NULL, NULL},
-        {"memkit_prof_attach", "never allocates: a mutex and an array", 0, NULL, NULL, NULL, NULL},
     };
     return run_oom(NULL, rows, LENGTH(rows), NULL, 0);
 }

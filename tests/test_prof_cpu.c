@@ -74,16 +74,23 @@ static void functions_show_the_shares_of_processor_time_they_burn(void **state)
 }
 
 /* A kernel looks at these clocks at its ticks alone: what a thread used since the last that met it
- * is lost when it ends. On a loaded machine, with short turns, that may be a good part of little.
+ * is lost when it ends. On a loaded machine, with short turns, that may be most of one thread's
+ * little, but not of all of them.
  */
 static void check_eight(const burner *b)
 {
+    int64_t seen_of_all = 0, burnt_by_all = 0;
     for (int i = 0; i < 8; i++) {
         const int64_t seen = ns_in(b[i].in);
-        if (seen < b[i].burnt / 3 || seen > b[i].burnt + 25 * MS)
+        if (seen == 0 || seen > b[i].burnt + 25 * MS)
             fail_msg("thread %d: %.3f s in samples, %.3f s burnt", i, (double)seen / 1e9,
                      (double)b[i].burnt / 1e9);
+        seen_of_all += seen;
+        burnt_by_all += b[i].burnt;
     }
+    if (seen_of_all < burnt_by_all / 2)
+        fail_msg("%.3f s in samples, %.3f s burnt", (double)seen_of_all / 1e9,
+                 (double)burnt_by_all / 1e9);
 }
 
 static void each_of_eight_threads_is_seen(void **state)
