@@ -66,6 +66,7 @@ static atomic_bool dense;
 
 static _Atomic(table *) tables[MAX_TABLES];
 static atomic_uint n_tables;
+static _Atomic(const table *) newest; /* the last of them, or the one before */
 static atomic_bool
     full; /* there was no room for another: not tried again before the next prepare */
 
@@ -100,22 +101,26 @@ static memkit__record *record_of(const table *t, const line *l, unsigned k)
     return &t->records[(size_t)(l - t->lines) * KEYS + k];
 }
 
-static bool fill(const table *t, line *l, unsigned k, const void *p, const memkit__record *r)
+static inline bool reserve(const table *t, line *l, const void *p, memkit__place *place)
 {
-    uint64_t empty = 0;
-    if (!atomic_compare_exchange_strong(&l->keys[k], &empty, RESERVED))
-        return false;
-    uint64_t key = (uint64_t)(uintptr_t)p;
-    if (!atomic_load(&dense)) {
-        filter_add(p, 1);
-        key |= IN_FILTER;
+    for (unsigned k = 0; k < KEYS; k++) {
+        uint64_t empty = 0;
+        if (atomic_load_explicit(&l->keys[k], memory_order_relaxed) != 0 ||
+            !atomic_compare_exchange_strong(&l->keys[k], &empty, RESERVED))
+            continue;
+        place->record = record_of(t, l, k);
+        place->at = &l->keys[k];
+        place->key = (uint64_t)(uintptr_t)p;
+        if (!atomic_load(&dense)) {
+            filter_add(p, 1);
+            place->key |= IN_FILTER;
+        }
+        return true;
     }
-    *record_of(t, l, k) = *r;
-    atomic_store_explicit(&l->keys[k], key, memory_order_release);
-    return true;
+    return false;
 }
 
-static bool put_in(const table *t, const void *p, const memkit__record *r, uint64_t hash)
+static bool reserve_in(const table *t, const void *p, memkit__place *place, uint64_t hash)
 {
     line *home = candidate(t, hash, 0);
     for (unsigned i = 0; i < CANDIDATES; i++) {
@@ -124,11 +129,20 @@ static bool put_in(const table *t, const void *p, const memkit__record *r, uint6
         while (spilled < i &&
                !atomic_compare_exchange_weak(&home->spilled, &spilled, (uint64_t)i)) {
         }
-        for (unsigned k = 0; k < KEYS; k++)
-            if (atomic_load_explicit(&l->keys[k], memory_order_relaxed) == 0 && fill(t, l, k, p, r))
-                return true;
+        if (reserve(t, l, p, place))
+            return true;
     }
     return false;
+}
+
+static bool put_in(const table *t, const void *p, const memkit__record *r, uint64_t hash)
+{
+    memkit__place place;
+    if (!reserve_in(t, p, &place, hash))
+        return false;
+    *place.record = *r;
+    memkit__blocks_publish(&place);
+    return true;
 }
 
 static bool take_from(const table *t, const void *p, memkit__record *r, uint64_t hash)
@@ -183,7 +197,8 @@ static bool add_table(unsigned known, size_t lines)
     table *none = NULL;
     if (!atomic_compare_exchange_strong(&tables[known], &none, t))
         memkit__kept_unmap(t->lines, TABLE_BYTES(t->mask + 1));
-    atomic_compare_exchange_strong(&n_tables, &known, known + 1); /* whoever comes first */
+    if (atomic_compare_exchange_strong(&n_tables, &known, known + 1)) /* whoever comes first */
+        atomic_store(&newest, atomic_load(&tables[known]));
     return true;
 }
 
@@ -198,6 +213,23 @@ static bool grow(unsigned known)
         atomic_store(&full, true);
     errno = saved;
     return grown;
+}
+
+void memkit__blocks_expect(const void *p)
+{
+    const table *t = atomic_load_explicit(&newest, memory_order_acquire);
+    if (MEMKIT_LIKELY(t != NULL))
+        __builtin_prefetch(candidate(t, hash_of(p), 0), 1);
+}
+
+bool memkit__blocks_reserve(const void *p, memkit__place *place)
+{
+    const table *t = atomic_load_explicit(&newest, memory_order_acquire);
+    if (MEMKIT_UNLIKELY(t == NULL || ((uintptr_t)p & FLAGS) != 0))
+        return false;
+    uint64_t hash = hash_of(p);
+    return MEMKIT_LIKELY(reserve(t, candidate(t, hash, 0), p, place)) ||
+           reserve_in(t, p, place, hash);
 }
 
 bool memkit__blocks_put(const void *p, const memkit__record *r)
