@@ -18,10 +18,9 @@
  *   key; given up by a compare-and-swap to 0. So what a signal handler, or a fork's child, finds
  *   half done is a place that is not free, and nothing else. The child frees these.
  * - The filter is kept while sampling is sparse. While it is dense it would be written all the time
- *   by all threads, and hardly anything would fail it: then a constant one that lets all pass is
- *   read instead. Going back, blocks that are not in the filter are brought in: `dense` is read
- *   after a place is reserved, so that who walks the table after writing it either sees the place
- *   reserved, and waits for the key, or is seen.
+ *   by all threads, and hardly anything would fail it: then all pass. Going back, blocks that are
+ * not in the filter are brought in: `dense` is read after a place is reserved, so that who walks
+ * the table after writing it either sees the place reserved, and waits for the key, or is seen.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -60,7 +59,7 @@ typedef struct {
 
 #define WATCH_CELLS (1u << MEMKIT__WATCH_BITS)
 static _Atomic uint8_t filter[WATCH_CELLS];
-static _Atomic uint8_t all_pass[WATCH_CELLS]; /* 1 each, once it is read */
+const _Atomic uint8_t memkit__watch_all;
 _Atomic(const _Atomic uint8_t *) memkit__watch;
 static atomic_bool dense;
 
@@ -145,24 +144,42 @@ static bool put_in(const table *t, const void *p, const memkit__record *r, uint6
     return true;
 }
 
+/* What take_line found. LOST: freed twice at once, and the other was faster. */
+typedef enum { NOT_HERE, TAKEN, LOST } found;
+
+static inline found take_line(const table *t, line *l, const void *p, memkit__record *r)
+{
+    for (unsigned k = 0; k < KEYS; k++) {
+        uint64_t key = atomic_load_explicit(&l->keys[k], memory_order_acquire);
+        if ((key & ~FLAGS) != (uint64_t)(uintptr_t)p)
+            continue;
+        *r = *record_of(t, l, k);
+        while (!atomic_compare_exchange_weak(&l->keys[k], &key, 0))
+            if ((key & ~FLAGS) != (uint64_t)(uintptr_t)p)
+                return LOST;
+        if (MEMKIT_UNLIKELY((key & IN_FILTER) != 0))
+            filter_add(p, -1);
+        return TAKEN;
+    }
+    return NOT_HERE;
+}
+
 static bool take_from(const table *t, const void *p, memkit__record *r, uint64_t hash)
 {
     uint64_t spilled = atomic_load_explicit(&candidate(t, hash, 0)->spilled, memory_order_relaxed);
-    for (unsigned i = 0; i <= spilled; i++) {
-        line *l = candidate(t, hash, i);
-        for (unsigned k = 0; k < KEYS; k++) {
-            uint64_t key = atomic_load_explicit(&l->keys[k], memory_order_acquire);
-            if ((key & ~FLAGS) != (uint64_t)(uintptr_t)p)
-                continue;
-            *r = *record_of(t, l, k);
-            while (!atomic_compare_exchange_weak(&l->keys[k], &key, 0))
-                if ((key & ~FLAGS) != (uint64_t)(uintptr_t)p)
-                    return false; /* freed twice at once; the other was faster */
-            if ((key & IN_FILTER) != 0)
-                filter_add(p, -1);
+    found f = NOT_HERE;
+    for (unsigned i = 0; f == NOT_HERE && i <= spilled; i++)
+        f = take_line(t, candidate(t, hash, i), p, r);
+    return f == TAKEN;
+}
+
+/* Wherever it is. */
+static __attribute__((noinline)) bool take_any(const void *p, memkit__record *r)
+{
+    uint64_t hash = hash_of(p);
+    for (unsigned i = atomic_load_explicit(&n_tables, memory_order_acquire); i-- > 0;)
+        if (take_from(atomic_load_explicit(&tables[i], memory_order_relaxed), p, r, hash))
             return true;
-        }
-    }
     return false;
 }
 
@@ -252,11 +269,11 @@ bool memkit__blocks_put(const void *p, const memkit__record *r)
 
 bool memkit__blocks_take(const void *p, memkit__record *r)
 {
-    uint64_t hash = hash_of(p);
-    for (unsigned i = atomic_load_explicit(&n_tables, memory_order_acquire); i-- > 0;)
-        if (take_from(atomic_load_explicit(&tables[i], memory_order_relaxed), p, r, hash))
-            return true;
-    return false;
+    const table *t = atomic_load_explicit(&newest, memory_order_acquire);
+    found f = NOT_HERE;
+    if (MEMKIT_LIKELY(t != NULL))
+        f = take_line(t, candidate(t, hash_of(p), 0), p, r);
+    return f == NOT_HERE ? take_any(p, r) : f == TAKEN;
 }
 
 /* Calls fn for each place that is not empty. */
@@ -295,9 +312,7 @@ bool memkit__blocks_prepare(bool will_be_dense)
         !add_table(n, lines) && n == 0)
         return false;
     if (will_be_dense) {
-        for (unsigned i = 0; i < WATCH_CELLS; i++)
-            atomic_store_explicit(&all_pass[i], 1, memory_order_relaxed);
-        atomic_store(&memkit__watch, all_pass); /* before: see memkit__perhaps_sampled */
+        atomic_store(&memkit__watch, &memkit__watch_all); /* before: see memkit__perhaps_sampled */
         atomic_store(&dense, true);
         return true;
     }

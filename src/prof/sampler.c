@@ -244,13 +244,15 @@ static __attribute__((noinline)) void *sample(void *p, size_t usable, memkit__as
 static inline unsigned where_known(const stack *s)
 {
     uint64_t even = s->depth, odd = s->label;
-    unsigned i = 0;
-    for (; i + 2 <= s->depth; i += 2) {
-        even += s->frames[i];
-        odd += s->frames[i + 1];
+    const uint64_t *at = s->frames, *end = at + s->depth;
+    for (; end - at >= 4; at += 4) {
+        even += at[0];
+        odd += at[1];
+        even += at[2];
+        odd += at[3];
     }
-    if (i < s->depth)
-        even += s->frames[i];
+    for (; at < end; at++)
+        even += *at;
     return (unsigned)((even + odd * 3) * UINT64_C(0x9e3779b97f4a7c15) >> (64 - MEMKIT__KNOWN_BITS));
 }
 
@@ -367,7 +369,7 @@ static __attribute__((noinline)) void leave_held(const memkit__record *r)
     add_inuse(user_of(r), r, -1);
 }
 
-void memkit__sample_freed(const memkit__record *r)
+static inline void freed(const memkit__record *r)
 {
     memkit__block *b = memkit__block_here();
     unsigned life = memkit__life_bucket(r->born, memkit__clock_ticks());
@@ -387,6 +389,11 @@ void memkit__sample_freed(const memkit__record *r)
         memkit__own_add(&own->temporary, 1);
     if (MEMKIT_UNLIKELY(r->held))
         leave_held(r);
+}
+
+void memkit__sample_freed(const memkit__record *r)
+{
+    freed(r);
 }
 
 void memkit__sample_own(void *p)
@@ -412,7 +419,7 @@ void memkit__on_free(void *p)
 {
     memkit__record r;
     if (memkit__blocks_take(p, &r))
-        memkit__sample_freed(&r);
+        freed(&r);
 }
 
 void memkit__sampler_in_child(void)
