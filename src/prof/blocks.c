@@ -204,6 +204,8 @@ static table *make_table(size_t lines)
  * also where another thread did. */
 static bool add_table(unsigned known, size_t lines)
 {
+    if (atomic_load(&n_tables) > known)
+        return true;
     if (known >= MAX_TABLES)
         return false;
     table *t = NULL;
@@ -225,9 +227,12 @@ static bool grow(unsigned known)
         return false;
     int saved = errno;
     size_t lines = known > 0 ? (atomic_load(&tables[known - 1])->mask + 1) * GROWTH : SPARSE_LINES;
+    bool entered = memkit__kept_enter();
     bool grown = add_table(known, lines);
     if (!grown)
         atomic_store(&full, true);
+    if (entered)
+        memkit__kept_leave();
     errno = saved;
     return grown;
 }
