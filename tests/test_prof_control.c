@@ -295,9 +295,10 @@ static const char *child_of_a_load(void)
     MUST(stats().live_samples == before.live_samples - HELD);
     pthread_t threads[4];
     start_load(threads);
-    usleep(3000);
+    while (stats().samples < before.samples + 1000) /* the machine may be busy; alarm ends it */
+        usleep(1000);
     end_load(threads);
-    MUST(stats().samples > before.samples && stats().dropped == 0);
+    MUST(stats().dropped == 0);
     f = figures_of(0, NULL);
     MUST(f.v[MEMKIT__ALLOC_OBJECTS] - f.v[MEMKIT__FREED_OBJECTS] == f.v[MEMKIT__INUSE_OBJECTS]);
     return NULL;

@@ -38,6 +38,7 @@
 
 #include "hook/counters.h"
 #include "hook/timing.h"
+#include "prof/mem.h"
 #include "prof/sampler.h"
 
 #define CHUNK_BLOCKS 127u
@@ -418,10 +419,11 @@ static void in_child(void)
     int64_t room = own != NULL ? atomic_load(&own->room) : 0;
     atomic_store(&reserved, (int64_t)(now.alloc_bytes - now.freed_bytes) + room);
     memkit__timing_in_child();
+    memkit__kept_in_child();
     memkit__sampler_in_child();
 }
 
 __attribute__((constructor)) static void watch_forks(void)
 {
-    pthread_atfork(NULL, NULL, in_child);
+    pthread_atfork(memkit__kept_before_fork, memkit__kept_after_fork, in_child);
 }

@@ -45,6 +45,7 @@ typedef struct {
     memkit__tally base;                        /* the counts when this thread took the block */
     _Atomic(struct memkit__clocked *) clocked; /* timing.c's, NULL until it wants one */
     uint64_t sample_rate;                      /* that sample_at was drawn with; sampler.c's */
+    _Atomic(struct memkit__exact *) exact;     /* sums.c's, NULL until it wants one */
 } memkit__block;
 
 /* All the thread-local storage of the counters. */
@@ -128,11 +129,25 @@ static inline bool memkit__room_sub(_Atomic int64_t *room, uint64_t n)
 #endif
 }
 
+/* The block that the calling thread counts in; NULL where it has none, or is quiet. */
+static inline memkit__block *memkit__block_here(void)
+{
+    memkit__block *b = memkit__me.block;
+    return MEMKIT_LIKELY(atomic_load_explicit(&b->taken, memory_order_relaxed) != 0) ? b : NULL;
+}
+
 /* True: memkit__on_alloc must be called for the allocation just counted. */
 static inline bool memkit__sample_due(void)
 {
     const memkit__block *b = memkit__me.block;
-    return MEMKIT_UNLIKELY(memkit__read(&b->alloc_bytes) >= memkit__read(&b->sample_at));
+    uint64_t bytes = memkit__read(&b->alloc_bytes);
+#if defined(__x86_64__) /* compilers load an atomic into a register first */
+    bool due;
+    __asm__ volatile("cmpq %2, %1" : "=@ccae"(due) : "r"(bytes), "m"(b->sample_at));
+    return MEMKIT_UNLIKELY(due);
+#else
+    return MEMKIT_UNLIKELY(bytes >= memkit__read(&b->sample_at));
+#endif
 }
 
 /* False: memkit__count_slow must do it. */

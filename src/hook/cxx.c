@@ -291,7 +291,7 @@ static void *counted(void *p, memkit__asked asked)
         return NULL;
     size_t bytes = memkit__usable(p);
     if (memkit__count_malloc(bytes))
-        memkit__on_alloc(p, bytes, asked);
+        return memkit__on_alloc(p, bytes, asked.bytes, asked.function, asked.caller);
     return p;
 }
 

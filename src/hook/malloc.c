@@ -27,33 +27,24 @@
 
 /* The functions out of line are jumped to, last thing, so that the ones they come from need to save
  * no register for them. */
-__attribute__((noinline)) static void *sampled(void *p, size_t bytes, size_t n, uintptr_t fn,
-                                               const void *caller)
-{
-    memkit__on_alloc(p, bytes, (memkit__asked){n, fn, caller});
-    return p;
-}
-
 __attribute__((noinline)) static void *counted_slowly(void *p, size_t bytes, size_t n, uintptr_t fn,
                                                       const void *caller)
 {
     memkit__count_slow(bytes, 0, 1, 0);
-    memkit__on_alloc(p, bytes, (memkit__asked){n, fn, caller});
-    return p;
+    return memkit__on_alloc(p, bytes, n, fn, caller);
 }
 
 __attribute__((noinline)) static void *counted_by_call(void *p, size_t n, uintptr_t fn,
                                                        const void *caller)
 {
     size_t bytes = memkit__real.usable(p);
-    if (memkit__count_malloc(bytes))
-        memkit__on_alloc(p, bytes, (memkit__asked){n, fn, caller});
-    return p;
+    return memkit__count_malloc(bytes) ? memkit__on_alloc(p, bytes, n, fn, caller) : p;
 }
 
-__attribute__((noinline)) static void free_sampled(void *p)
+__attribute__((noinline)) static void free_watched(void *p)
 {
-    memkit__on_free(p);
+    if (memkit__perhaps_sampled(p))
+        memkit__on_free(p);
     memkit__real.free(p);
 }
 
@@ -85,7 +76,7 @@ __attribute__((always_inline)) static inline void *counted(void *p, size_t n, ui
     if (MEMKIT_UNLIKELY(!memkit__try_count_malloc(bytes)))
         return counted_slowly(p, bytes, n, fn, __builtin_return_address(0));
     if (memkit__sample_due())
-        return sampled(p, bytes, n, fn, __builtin_return_address(0));
+        return memkit__on_alloc(p, bytes, n, fn, __builtin_return_address(0));
     return p;
 }
 
@@ -113,8 +104,8 @@ EXPORT void free(void *p)
         free_slowly(p, bytes);
         return;
     }
-    if (memkit__perhaps_sampled(p)) {
-        free_sampled(p);
+    if (memkit__ever_sampled()) {
+        free_watched(p);
         return;
     }
     memkit__real.free(p);
@@ -135,8 +126,7 @@ EXPORT void *realloc(void *p, size_t n)
             memkit__sample_freed(&record);
         size_t bytes = memkit__usable(q);
         if (memkit__count_realloc(old, bytes))
-            memkit__on_realloc(q, bytes,
-                               (memkit__asked){n, (uintptr_t)realloc, __builtin_return_address(0)});
+            memkit__on_realloc(q, bytes, n, (uintptr_t)realloc, __builtin_return_address(0));
     } else if (n == 0) { /* glibc's: freed, and NULL is no failure */
         if (known)
             memkit__sample_freed(&record);

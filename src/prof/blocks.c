@@ -18,10 +18,9 @@
  *   key; given up by a compare-and-swap to 0. So what a signal handler, or a fork's child, finds
  *   half done is a place that is not free, and nothing else. The child frees these.
  * - The filter is kept while sampling is sparse. While it is dense it would be written all the time
- *   by all threads, and hardly anything would fail it: then a constant one that lets all pass is
- *   read instead. Going back, blocks that are not in the filter are brought in: `dense` is read
- *   after a place is reserved, so that who walks the table after writing it either sees the place
- *   reserved, and waits for the key, or is seen.
+ *   by all threads, and hardly anything would fail it: then all pass. Going back, blocks that are
+ * not in the filter are brought in: `dense` is read after a place is reserved, so that who walks
+ * the table after writing it either sees the place reserved, and waits for the key, or is seen.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -60,12 +59,13 @@ typedef struct {
 
 #define WATCH_CELLS (1u << MEMKIT__WATCH_BITS)
 static _Atomic uint8_t filter[WATCH_CELLS];
-static _Atomic uint8_t all_pass[WATCH_CELLS]; /* 1 each, once it is read */
+const _Atomic uint8_t memkit__watch_all;
 _Atomic(const _Atomic uint8_t *) memkit__watch;
 static atomic_bool dense;
 
 static _Atomic(table *) tables[MAX_TABLES];
 static atomic_uint n_tables;
+static _Atomic(const table *) newest; /* the last of them, or the one before */
 static atomic_bool
     full; /* there was no room for another: not tried again before the next prepare */
 
@@ -100,22 +100,26 @@ static memkit__record *record_of(const table *t, const line *l, unsigned k)
     return &t->records[(size_t)(l - t->lines) * KEYS + k];
 }
 
-static bool fill(const table *t, line *l, unsigned k, const void *p, const memkit__record *r)
+static inline bool reserve(const table *t, line *l, const void *p, memkit__place *place)
 {
-    uint64_t empty = 0;
-    if (!atomic_compare_exchange_strong(&l->keys[k], &empty, RESERVED))
-        return false;
-    uint64_t key = (uint64_t)(uintptr_t)p;
-    if (!atomic_load(&dense)) {
-        filter_add(p, 1);
-        key |= IN_FILTER;
+    for (unsigned k = 0; k < KEYS; k++) {
+        uint64_t empty = 0;
+        if (atomic_load_explicit(&l->keys[k], memory_order_relaxed) != 0 ||
+            !atomic_compare_exchange_strong(&l->keys[k], &empty, RESERVED))
+            continue;
+        place->record = record_of(t, l, k);
+        place->at = &l->keys[k];
+        place->key = (uint64_t)(uintptr_t)p;
+        if (!atomic_load(&dense)) {
+            filter_add(p, 1);
+            place->key |= IN_FILTER;
+        }
+        return true;
     }
-    *record_of(t, l, k) = *r;
-    atomic_store_explicit(&l->keys[k], key, memory_order_release);
-    return true;
+    return false;
 }
 
-static bool put_in(const table *t, const void *p, const memkit__record *r, uint64_t hash)
+static bool reserve_in(const table *t, const void *p, memkit__place *place, uint64_t hash)
 {
     line *home = candidate(t, hash, 0);
     for (unsigned i = 0; i < CANDIDATES; i++) {
@@ -124,31 +128,58 @@ static bool put_in(const table *t, const void *p, const memkit__record *r, uint6
         while (spilled < i &&
                !atomic_compare_exchange_weak(&home->spilled, &spilled, (uint64_t)i)) {
         }
-        for (unsigned k = 0; k < KEYS; k++)
-            if (atomic_load_explicit(&l->keys[k], memory_order_relaxed) == 0 && fill(t, l, k, p, r))
-                return true;
+        if (reserve(t, l, p, place))
+            return true;
     }
     return false;
+}
+
+static bool put_in(const table *t, const void *p, const memkit__record *r, uint64_t hash)
+{
+    memkit__place place;
+    if (!reserve_in(t, p, &place, hash))
+        return false;
+    *place.record = *r;
+    memkit__blocks_publish(&place);
+    return true;
+}
+
+/* What take_line found. LOST: freed twice at once, and the other was faster. */
+typedef enum { NOT_HERE, TAKEN, LOST } found;
+
+static inline found take_line(const table *t, line *l, const void *p, memkit__record *r)
+{
+    for (unsigned k = 0; k < KEYS; k++) {
+        uint64_t key = atomic_load_explicit(&l->keys[k], memory_order_acquire);
+        if ((key & ~FLAGS) != (uint64_t)(uintptr_t)p)
+            continue;
+        *r = *record_of(t, l, k);
+        while (!atomic_compare_exchange_weak(&l->keys[k], &key, 0))
+            if ((key & ~FLAGS) != (uint64_t)(uintptr_t)p)
+                return LOST;
+        if (MEMKIT_UNLIKELY((key & IN_FILTER) != 0))
+            filter_add(p, -1);
+        return TAKEN;
+    }
+    return NOT_HERE;
 }
 
 static bool take_from(const table *t, const void *p, memkit__record *r, uint64_t hash)
 {
     uint64_t spilled = atomic_load_explicit(&candidate(t, hash, 0)->spilled, memory_order_relaxed);
-    for (unsigned i = 0; i <= spilled; i++) {
-        line *l = candidate(t, hash, i);
-        for (unsigned k = 0; k < KEYS; k++) {
-            uint64_t key = atomic_load_explicit(&l->keys[k], memory_order_acquire);
-            if ((key & ~FLAGS) != (uint64_t)(uintptr_t)p)
-                continue;
-            *r = *record_of(t, l, k);
-            while (!atomic_compare_exchange_weak(&l->keys[k], &key, 0))
-                if ((key & ~FLAGS) != (uint64_t)(uintptr_t)p)
-                    return false; /* freed twice at once; the other was faster */
-            if ((key & IN_FILTER) != 0)
-                filter_add(p, -1);
+    found f = NOT_HERE;
+    for (unsigned i = 0; f == NOT_HERE && i <= spilled; i++)
+        f = take_line(t, candidate(t, hash, i), p, r);
+    return f == TAKEN;
+}
+
+/* Wherever it is. */
+static __attribute__((noinline)) bool take_any(const void *p, memkit__record *r)
+{
+    uint64_t hash = hash_of(p);
+    for (unsigned i = atomic_load_explicit(&n_tables, memory_order_acquire); i-- > 0;)
+        if (take_from(atomic_load_explicit(&tables[i], memory_order_relaxed), p, r, hash))
             return true;
-        }
-    }
     return false;
 }
 
@@ -173,6 +204,8 @@ static table *make_table(size_t lines)
  * also where another thread did. */
 static bool add_table(unsigned known, size_t lines)
 {
+    if (atomic_load(&n_tables) > known)
+        return true;
     if (known >= MAX_TABLES)
         return false;
     table *t = NULL;
@@ -183,7 +216,8 @@ static bool add_table(unsigned known, size_t lines)
     table *none = NULL;
     if (!atomic_compare_exchange_strong(&tables[known], &none, t))
         memkit__kept_unmap(t->lines, TABLE_BYTES(t->mask + 1));
-    atomic_compare_exchange_strong(&n_tables, &known, known + 1); /* whoever comes first */
+    if (atomic_compare_exchange_strong(&n_tables, &known, known + 1)) /* whoever comes first */
+        atomic_store(&newest, atomic_load(&tables[known]));
     return true;
 }
 
@@ -193,11 +227,31 @@ static bool grow(unsigned known)
         return false;
     int saved = errno;
     size_t lines = known > 0 ? (atomic_load(&tables[known - 1])->mask + 1) * GROWTH : SPARSE_LINES;
+    bool entered = memkit__kept_enter();
     bool grown = add_table(known, lines);
     if (!grown)
         atomic_store(&full, true);
+    if (entered)
+        memkit__kept_leave();
     errno = saved;
     return grown;
+}
+
+void memkit__blocks_expect(const void *p)
+{
+    const table *t = atomic_load_explicit(&newest, memory_order_acquire);
+    if (MEMKIT_LIKELY(t != NULL))
+        __builtin_prefetch(candidate(t, hash_of(p), 0), 1);
+}
+
+bool memkit__blocks_reserve(const void *p, memkit__place *place)
+{
+    const table *t = atomic_load_explicit(&newest, memory_order_acquire);
+    if (MEMKIT_UNLIKELY(t == NULL || ((uintptr_t)p & FLAGS) != 0))
+        return false;
+    uint64_t hash = hash_of(p);
+    return MEMKIT_LIKELY(reserve(t, candidate(t, hash, 0), p, place)) ||
+           reserve_in(t, p, place, hash);
 }
 
 bool memkit__blocks_put(const void *p, const memkit__record *r)
@@ -220,11 +274,11 @@ bool memkit__blocks_put(const void *p, const memkit__record *r)
 
 bool memkit__blocks_take(const void *p, memkit__record *r)
 {
-    uint64_t hash = hash_of(p);
-    for (unsigned i = atomic_load_explicit(&n_tables, memory_order_acquire); i-- > 0;)
-        if (take_from(atomic_load_explicit(&tables[i], memory_order_relaxed), p, r, hash))
-            return true;
-    return false;
+    const table *t = atomic_load_explicit(&newest, memory_order_acquire);
+    found f = NOT_HERE;
+    if (MEMKIT_LIKELY(t != NULL))
+        f = take_line(t, candidate(t, hash_of(p), 0), p, r);
+    return f == NOT_HERE ? take_any(p, r) : f == TAKEN;
 }
 
 /* Calls fn for each place that is not empty. */
@@ -263,9 +317,7 @@ bool memkit__blocks_prepare(bool will_be_dense)
         !add_table(n, lines) && n == 0)
         return false;
     if (will_be_dense) {
-        for (unsigned i = 0; i < WATCH_CELLS; i++)
-            atomic_store_explicit(&all_pass[i], 1, memory_order_relaxed);
-        atomic_store(&memkit__watch, all_pass); /* before: see memkit__perhaps_sampled */
+        atomic_store(&memkit__watch, &memkit__watch_all); /* before: see memkit__perhaps_sampled */
         atomic_store(&dense, true);
         return true;
     }

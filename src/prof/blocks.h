@@ -31,11 +31,25 @@ typedef struct {
  * NULL while nothing ever was. */
 #define MEMKIT__WATCH_BITS 13
 extern _Atomic(const _Atomic uint8_t *) memkit__watch;
+/* The address of this instead: all pass. */
+extern const _Atomic uint8_t memkit__watch_all;
 
 static inline size_t memkit__watch_index(const void *p)
 {
     return (size_t)((uint64_t)(uintptr_t)p * UINT64_C(0x9e3779b97f4a7c15) >>
                     (64 - MEMKIT__WATCH_BITS));
+}
+
+/* False: no block was ever in the table. */
+static inline bool memkit__ever_sampled(void)
+{
+#if defined(__x86_64__) /* compilers load an atomic into a register first */
+    bool never;
+    __asm__ volatile("cmpq $0, %1" : "=@cce"(never) : "m"(memkit__watch));
+    return MEMKIT_UNLIKELY(!never);
+#else
+    return MEMKIT_UNLIKELY(atomic_load_explicit(&memkit__watch, memory_order_relaxed) != NULL);
+#endif
 }
 
 /* False: p is not in the table. */
@@ -44,7 +58,26 @@ static inline bool memkit__perhaps_sampled(const void *p)
     const _Atomic uint8_t *watch = atomic_load_explicit(&memkit__watch, memory_order_relaxed);
     return MEMKIT_UNLIKELY(watch != NULL) &&
            MEMKIT_UNLIKELY(
+               watch == &memkit__watch_all ||
                atomic_load_explicit(&watch[memkit__watch_index(p)], memory_order_relaxed) != 0);
+}
+
+/* A block about to be put in: what it needs is brought near meanwhile. */
+void memkit__blocks_expect(const void *p);
+
+/* A place for p, to be filled and published; the table waits for that. False: no room at hand, see
+ * memkit__blocks_put. */
+typedef struct {
+    memkit__record *record;
+    _Atomic uint64_t *at;
+    uint64_t key;
+} memkit__place;
+
+bool memkit__blocks_reserve(const void *p, memkit__place *place);
+
+static inline void memkit__blocks_publish(const memkit__place *place)
+{
+    atomic_store_explicit(place->at, place->key, memory_order_release);
 }
 
 /* False: no room within the bound. */

@@ -5,8 +5,11 @@
  *                                                              pointed at from outside
  *
  * - Kept memory is counted in whole pages before it is mapped, so that the bound holds with any
- *   number of threads. Nothing here takes a lock: a piece is had by one atomic add; threads that
- *   find a chunk full map one each, and all but one give it back.
+ *   number of threads. A piece is had by one atomic add.
+ * - One thread at a time maps (`mapper`), lest several that want the same at once be refused near
+ *   the bound though one of them had room. It is no lock: who has waited long goes on without it,
+ *   and a signal handler on top of the one that maps does at once. Then two may map for the same
+ *   place, and one gives it back.
  * - Scratch is a list of chunks that double up to 1 MiB; it has one owner.
  */
 #ifndef _GNU_SOURCE
@@ -15,9 +18,11 @@
 #include "prof/mem.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "core/internal.h"
 
@@ -25,6 +30,9 @@
 #define CHUNK       ((size_t)64 * 1024)
 #define SCRATCH_MIN ((size_t)64 * 1024)
 #define SCRATCH_MAX ((size_t)1024 * 1024)
+#define YIELDS      200u
+#define NAPS        100u
+#define NAP_NS      50000
 #define ALIGN_UP(n) (((n) + 15) & ~(size_t)15)
 
 typedef struct {
@@ -39,6 +47,10 @@ typedef struct memkit__scratch_chunk {
 static atomic_size_t kept;
 static atomic_size_t limit = SIZE_MAX;
 static _Atomic(chunk *) current;
+
+static _Atomic uintptr_t mapper; /* the thread, by the address of its `here`; 0: none */
+static MEMKIT__TLS char here;
+static MEMKIT__TLS bool forking;
 
 static void *map(size_t bytes)
 {
@@ -64,18 +76,91 @@ size_t memkit__kept_bytes(void)
     return atomic_load(&kept);
 }
 
+/* ---- who maps -------------------------------------------------------------------------------- */
+
+static bool try_enter(void)
+{
+    uintptr_t none = 0;
+    return atomic_compare_exchange_strong(&mapper, &none, (uintptr_t)&here);
+}
+
+/* True: mapper. A thread of lower priority gets its turn only while this one sleeps. */
+static bool wait_to_enter(unsigned times)
+{
+    for (unsigned i = 0; atomic_load(&mapper) != (uintptr_t)&here && i < times; i++) {
+        if (try_enter())
+            return true;
+        if (i < YIELDS)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){0, NAP_NS}, NULL);
+    }
+    return false;
+}
+
+bool memkit__kept_enter(void)
+{
+    if (try_enter())
+        return true;
+    int saved = errno;
+    bool entered = wait_to_enter(YIELDS + NAPS);
+    errno = saved;
+    return entered;
+}
+
+void memkit__kept_leave(void)
+{
+    atomic_store(&mapper, 0);
+}
+
+void memkit__kept_before_fork(void)
+{
+    forking = memkit__kept_enter();
+}
+
+void memkit__kept_after_fork(void)
+{
+    if (forking)
+        memkit__kept_leave();
+    forking = false;
+}
+
+/* Who was waited for in vain is no more. A fork in a signal handler on top of one that maps: that
+ * one goes on in the child. */
+void memkit__kept_in_child(void)
+{
+    if (forking || atomic_load(&mapper) != (uintptr_t)&here)
+        memkit__kept_leave();
+    forking = false;
+}
+
+/* ---- kept ------------------------------------------------------------------------------------ */
+
+static bool count(size_t pages, size_t bound)
+{
+    size_t before = atomic_load(&kept);
+    do {
+        if (before > bound || pages > bound - before)
+            return false;
+    } while (!atomic_compare_exchange_weak(&kept, &before, before + pages));
+    return true;
+}
+
 static void *map_within(size_t bytes, size_t bound)
 {
     size_t pages;
-    if (to_pages(bytes, &pages)) {
-        size_t before = atomic_fetch_add(&kept, pages);
-        void *p = before + pages <= bound ? map(pages) : NULL;
-        if (p != NULL)
-            return p;
-        atomic_fetch_sub(&kept, pages);
+    void *p = NULL;
+    bool entered = memkit__kept_enter();
+    if (to_pages(bytes, &pages) && count(pages, bound)) {
+        p = map(pages);
+        if (p == NULL)
+            atomic_fetch_sub(&kept, pages);
     }
-    errno = ENOMEM;
-    return NULL;
+    if (entered)
+        memkit__kept_leave();
+    if (p == NULL)
+        errno = ENOMEM;
+    return p;
 }
 
 void *memkit__kept_map(size_t bytes)
@@ -98,6 +183,23 @@ void memkit__kept_unmap(void *p, size_t bytes)
     atomic_fetch_sub(&kept, pages);
 }
 
+/* After c, which is full. True also where another thread did. */
+static bool add_chunk(chunk *c)
+{
+    bool entered = memkit__kept_enter();
+    bool there = atomic_load(&current) != c;
+    chunk *more = there ? NULL : memkit__kept_map(CHUNK);
+    if (more != NULL) {
+        there = true;
+        atomic_store(&more->used, sizeof *more);
+        if (!atomic_compare_exchange_strong(&current, &c, more))
+            memkit__kept_unmap(more, CHUNK);
+    }
+    if (entered)
+        memkit__kept_leave();
+    return there;
+}
+
 void *memkit__kept_alloc(size_t bytes)
 {
     if (bytes > CHUNK / 4)
@@ -110,12 +212,8 @@ void *memkit__kept_alloc(size_t bytes)
             if (at + bytes <= CHUNK)
                 return (char *)c + at;
         }
-        chunk *more = memkit__kept_map(CHUNK);
-        if (more == NULL)
+        if (!add_chunk(c))
             return NULL;
-        atomic_store(&more->used, sizeof *more);
-        if (!atomic_compare_exchange_strong(&current, &c, more))
-            memkit__kept_unmap(more, CHUNK); /* another thread was faster */
     }
 }
 

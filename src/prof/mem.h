@@ -6,6 +6,7 @@
 #ifndef MEMKIT_PROF_MEM_H
 #define MEMKIT_PROF_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,19 @@ void *memkit__kept_map(size_t bytes);
 /* The same, but leaves a quarter of the bound: for what grows in leaps and can do with less. */
 void *memkit__kept_map_spare(size_t bytes);
 void memkit__kept_unmap(void *p, size_t bytes);
+
+/* One thread at a time makes the kept memory grow: so who has to find out whether another has done
+ * it meanwhile, maps, and makes known what it mapped, does so between these two. Waits for another
+ * thread, though not for ever. False: went on without, as in a signal handler that came in between;
+ * then leave is not called, and another may be as fast. */
+bool memkit__kept_enter(void);
+void memkit__kept_leave(void);
+
+/* Around a fork: no other thread is in between then, so that the child's memory is what is counted.
+ */
+void memkit__kept_before_fork(void);
+void memkit__kept_after_fork(void);
+void memkit__kept_in_child(void);
 
 /* A small piece, zeroed, aligned to 16, kept for good; carved from mappings without a lock. */
 void *memkit__kept_alloc(size_t bytes);

@@ -23,6 +23,7 @@
 #include "prof/sampler.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "hook/counters.h"
 #include "prof/chance.h"
@@ -128,32 +129,54 @@ static uint32_t label_of_thread(void)
     return b->label;
 }
 
-memkit__site *memkit__sample_site(memkit__asked asked)
+static uint32_t label_now(void)
 {
-    uint64_t frames[MEMKIT_PROF_MAX_DEPTH + OWN_FRAMES];
-    bool cut = false;
-    unsigned n = memkit__unwind_here(frames, MEMKIT_PROF_MAX_DEPTH + OWN_FRAMES, &cut);
+    return MEMKIT_UNLIKELY(atomic_load_explicit(&memkit__sampler_labels, memory_order_relaxed))
+               ? label_of_thread()
+               : 0;
+}
+
+#define ROOM (MEMKIT_PROF_MAX_DEPTH + OWN_FRAMES)
+
+typedef struct {
+    const uint64_t *frames;
+    unsigned depth;
+    bool cut;
+    uint32_t label;
+} stack;
+
+/* Of the n frames that were read. */
+static inline stack stack_of(uint64_t frames[ROOM], unsigned n, bool cut, uintptr_t function,
+                             const void *caller)
+{
     unsigned at = 1;
-    while (at < n && at <= OWN_FRAMES && memkit__frame_pc(frames[at]) != (uintptr_t)asked.caller)
+    while (at < n && at <= OWN_FRAMES && memkit__frame_pc(frames[at]) != (uintptr_t)caller)
         at++;
-    if (asked.caller == NULL && n > 2) { /* all but this function and its caller */
+    if (MEMKIT_UNLIKELY(caller == NULL && n > 2)) { /* all but memkit__sample_site and its caller */
         at = 3;
-    } else if (at >= n || at > OWN_FRAMES) { /* it cannot be read even through our own functions */
-        at = 1;
+    } else if (MEMKIT_UNLIKELY(at >= n || at > OWN_FRAMES)) {
+        at = 1; /* it cannot be read even through our own functions */
         n = 2;
-        frames[1] = (uintptr_t)asked.caller;
+        frames[1] = (uintptr_t)caller;
         cut = true;
     }
-    if (asked.function != 0)
-        frames[at - 1] = asked.function + 1;
+    if (MEMKIT_LIKELY(function != 0))
+        frames[at - 1] = function + 1;
     unsigned depth = n - (at - 1);
-    if (depth > MEMKIT_PROF_MAX_DEPTH) {
+    if (MEMKIT_UNLIKELY(depth > MEMKIT_PROF_MAX_DEPTH)) {
         depth = MEMKIT_PROF_MAX_DEPTH;
         cut = true;
     }
-    uint32_t label =
-        atomic_load_explicit(&memkit__sampler_labels, memory_order_relaxed) ? label_of_thread() : 0;
-    return memkit__site_find(&memkit__heap_sites, frames + (at - 1), depth, cut, label);
+    return (stack){frames + (at - 1), depth, cut, label_now()};
+}
+
+memkit__site *memkit__sample_site(memkit__asked asked)
+{
+    uint64_t frames[ROOM];
+    bool cut = false;
+    unsigned n = memkit__unwind_here(frames, ROOM, &cut);
+    stack s = stack_of(frames, n, cut, asked.function, asked.caller);
+    return memkit__site_find(&memkit__heap_sites, s.frames, s.depth, s.cut, s.label);
 }
 
 /* What a block adds to the sums, or takes off again. */
@@ -176,10 +199,11 @@ static memkit__adder user_of(const memkit__record *r)
     return memkit__sums_adder(r->held ? &memkit__held_site : r->site, (double)r->weight);
 }
 
+/* To the common sums: a sample that its thread's own counts are not for, or had no room for. */
 static void add_allocated(const memkit__record *r, bool by_realloc)
 {
     double w = (double)r->weight, size = (double)r->bytes;
-    memkit__adder to = memkit__sums_adder(r->site, w);
+    memkit__adder to = memkit__sums_common(r->site);
     memkit__sums_add(to, MEMKIT__SAMPLES, 1);
     memkit__sums_add(to, MEMKIT__ALLOC_OBJECTS, memkit__sums_objects(w));
     memkit__sums_add(to, MEMKIT__ALLOC_SPACE, memkit__sums_bytes(w, r->bytes));
@@ -192,11 +216,12 @@ static void add_allocated(const memkit__record *r, bool by_realloc)
     add_inuse(to, r, 1);
 }
 
-static void sample(void *p, size_t usable, memkit__asked asked, bool by_realloc)
+static __attribute__((noinline)) void *sample(void *p, size_t usable, memkit__asked asked,
+                                              bool by_realloc)
 {
     double weight = due(usable);
     if (weight <= 0)
-        return;
+        return p;
     int saved = errno;
     memkit__record r = {.bytes = asked.bytes,
                         .born = memkit__clock_ticks(),
@@ -209,16 +234,111 @@ static void sample(void *p, size_t usable, memkit__asked asked, bool by_realloc)
     else
         atomic_fetch_add(&memkit__sampler_dropped, 1);
     errno = saved;
+    return p;
 }
 
-void memkit__on_alloc(void *p, size_t usable, memkit__asked asked)
+/* ---- every allocation is a sample ------------------------------------------------------------ */
+
+/* A thread's last sites are known to it by a sum of their frames: which is quickly made, and tells
+ * hardly more than where to look. */
+static inline unsigned where_known(const stack *s)
 {
-    sample(p, usable, asked, false);
+    uint64_t even = s->depth, odd = s->label;
+    const uint64_t *at = s->frames, *end = at + s->depth;
+    for (; end - at >= 4; at += 4) {
+        even += at[0];
+        odd += at[1];
+        even += at[2];
+        odd += at[3];
+    }
+    for (; at < end; at++)
+        even += *at;
+    return (unsigned)((even + odd * 3) * UINT64_C(0x9e3779b97f4a7c15) >> (64 - MEMKIT__KNOWN_BITS));
 }
 
-void memkit__on_realloc(void *p, size_t usable, memkit__asked asked)
+static inline bool is_of(const memkit__own *own, const stack *s)
 {
-    sample(p, usable, asked, true);
+    const memkit__site *site = own->site;
+    return site->depth == s->depth && site->cut == s->cut && site->label == s->label &&
+           memcmp(site->frames, s->frames, s->depth * sizeof s->frames[0]) == 0;
+}
+
+static __attribute__((noinline)) memkit__own *find_own(memkit__block *b, const stack *s)
+{
+    memkit__site *site =
+        memkit__site_find(&memkit__heap_sites, s->frames, s->depth, s->cut, s->label);
+    memkit__own *own = site != NULL ? memkit__own_of(site, b) : NULL;
+    memkit__exact *x = atomic_load_explicit(&b->exact, memory_order_relaxed);
+    if (own != NULL && x != NULL)
+        atomic_store_explicit(&x->known[where_known(s)], own, memory_order_relaxed);
+    return own;
+}
+
+static inline memkit__own *own_at(memkit__block *b, const stack *s)
+{
+    memkit__exact *x = atomic_load_explicit(&b->exact, memory_order_relaxed);
+    if (MEMKIT_LIKELY(x != NULL)) {
+        memkit__own *own = atomic_load_explicit(&x->known[where_known(s)], memory_order_relaxed);
+        if (MEMKIT_LIKELY(own != NULL && is_of(own, s)))
+            return own;
+    }
+    return find_own(b, s);
+}
+
+/* Written in place: a record that is copied would be read in other pieces than it was just written
+ * in, and the processor waits for that. False: not recorded yet. */
+__attribute__((always_inline)) static inline bool
+record(memkit__block *b, void *p, size_t bytes, const stack *s, uint64_t born, bool by_realloc)
+{
+    memkit__own *own = own_at(b, s);
+    memkit__place at;
+    if (MEMKIT_UNLIKELY(own == NULL || !memkit__blocks_reserve(p, &at)))
+        return false;
+    at.record->site = own->site;
+    at.record->bytes = bytes;
+    at.record->born = born;
+    at.record->weight = 1;
+    at.record->thread = this_thread();
+    at.record->number = (uint32_t)(memkit__read(&b->mallocs) - b->base.mallocs);
+    at.record->held = false;
+    memkit__blocks_publish(&at);
+    memkit__own_add(&own->allocs, 1);
+    memkit__own_add(&own->alloc_bytes, bytes);
+    if (by_realloc)
+        memkit__own_add(&own->reallocs, 1);
+    return true;
+}
+
+__attribute__((always_inline)) static inline void *on_alloc(void *p, size_t usable, size_t bytes,
+                                                            uintptr_t function, const void *caller,
+                                                            bool by_realloc)
+{
+    memkit__block *b = memkit__block_here();
+    if (MEMKIT_UNLIKELY(atomic_load_explicit(&rate, memory_order_relaxed) != 1 || b == NULL ||
+                        memkit__me.unobserved > 0))
+        return sample(p, usable, (memkit__asked){bytes, function, caller}, by_realloc);
+    memkit__blocks_expect(p);
+    int saved = errno;
+    uint64_t born = memkit__clock_ticks(), frames[ROOM];
+    bool cut = false;
+    unsigned n = memkit__unwind_here(frames, ROOM, &cut);
+    stack s = stack_of(frames, n, cut, function, caller);
+    bool recorded = record(b, p, bytes, &s, born, by_realloc);
+    errno = saved;
+    if (MEMKIT_LIKELY(recorded))
+        return p;
+    return sample(p, usable, (memkit__asked){bytes, function, caller}, by_realloc);
+}
+
+void *memkit__on_alloc(void *p, size_t usable, size_t bytes, uintptr_t function, const void *caller)
+{
+    return on_alloc(p, usable, bytes, function, caller, false);
+}
+
+void *memkit__on_realloc(void *p, size_t usable, size_t bytes, uintptr_t function,
+                         const void *caller)
+{
+    return on_alloc(p, usable, bytes, function, caller, true);
 }
 
 /* ---- its end --------------------------------------------------------------------------------- */
@@ -228,19 +348,52 @@ bool memkit__sample_take(void *p, memkit__record *r)
     return memkit__blocks_take(p, r);
 }
 
-void memkit__sample_freed(const memkit__record *r)
+static void add_freed(const memkit__record *r, unsigned life, bool foreign)
 {
-    memkit__adder to = memkit__sums_adder(r->site, (double)r->weight);
+    memkit__adder to = memkit__sums_common(r->site);
     uint64_t objects = memkit__sums_objects((double)r->weight);
-    unsigned life = memkit__life_bucket(r->born, memkit__clock_ticks());
     memkit__sums_add(to, MEMKIT__SAMPLES_FREED, 1);
     memkit__sums_add(to, MEMKIT__FREED_OBJECTS, objects);
     memkit__sums_add(to, MEMKIT__LIFE_1US + life, objects);
-    if (r->thread != this_thread())
+    if (foreign)
         memkit__sums_add(to, MEMKIT__FOREIGN_FREED_OBJECTS, objects);
     else if (r->number == (uint32_t)memkit__thread_mallocs())
         memkit__sums_add(to, MEMKIT__TEMPORARY_OBJECTS, objects);
     add_inuse(user_of(r), r, -1);
+}
+
+/* The block's free took it off its site's row, where it no longer was. */
+static __attribute__((noinline)) void leave_held(const memkit__record *r)
+{
+    add_inuse(memkit__sums_adder(r->site, 1), r, 1);
+    add_inuse(user_of(r), r, -1);
+}
+
+static inline void freed(const memkit__record *r)
+{
+    memkit__block *b = memkit__block_here();
+    unsigned life = memkit__life_bucket(r->born, memkit__clock_ticks());
+    bool foreign = r->thread != this_thread();
+    memkit__own *own = NULL;
+    if (MEMKIT_LIKELY(r->weight == 1 && b != NULL))
+        own = memkit__own_of(r->site, b);
+    if (MEMKIT_UNLIKELY(own == NULL)) {
+        add_freed(r, life, foreign);
+        return;
+    }
+    memkit__own_add(&own->freed_bytes, r->bytes);
+    memkit__own_add(&own->lives[life], 1);
+    if (foreign)
+        memkit__own_add(&own->foreign, 1);
+    else if (r->number == (uint32_t)(memkit__read(&b->mallocs) - b->base.mallocs))
+        memkit__own_add(&own->temporary, 1);
+    if (MEMKIT_UNLIKELY(r->held))
+        leave_held(r);
+}
+
+void memkit__sample_freed(const memkit__record *r)
+{
+    freed(r);
 }
 
 void memkit__sample_own(void *p)
@@ -266,7 +419,7 @@ void memkit__on_free(void *p)
 {
     memkit__record r;
     if (memkit__blocks_take(p, &r))
-        memkit__sample_freed(&r);
+        freed(&r);
 }
 
 void memkit__sampler_in_child(void)

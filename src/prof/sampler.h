@@ -19,12 +19,15 @@ typedef struct {
     const void *caller; /* the return address of that */
 } memkit__asked;
 
-/* p was allocated and counted, `usable` bytes; where memkit__sample_due says so, or the count was
- * slow. Finds out whether it is a sample, and if so records it. */
-void memkit__on_alloc(void *p, size_t usable, memkit__asked asked);
+/* p was allocated and counted, `usable` bytes, asked for as memkit__asked says; where
+ * memkit__sample_due says so, or the count was slow. Finds out whether it is a sample, and if so
+ * records it. Returns p: the hook jumps here last thing, and is then no frame of the stack. */
+void *memkit__on_alloc(void *p, size_t usable, size_t bytes, uintptr_t function,
+                       const void *caller);
 
 /* The same for what realloc made of a block. */
-void memkit__on_realloc(void *p, size_t usable, memkit__asked asked);
+void *memkit__on_realloc(void *p, size_t usable, size_t bytes, uintptr_t function,
+                         const void *caller);
 
 /* p is about to be freed; where memkit__perhaps_sampled. */
 void memkit__on_free(void *p);

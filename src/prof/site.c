@@ -100,20 +100,28 @@ static unsigned part_of(uint32_t id, uint32_t *at, uint32_t *size)
     return log - 5;
 }
 
+/* NULL: no room. */
+static _Atomic(memkit__site *) *make_part(_Atomic(_Atomic(memkit__site *) *) *part, size_t bytes)
+{
+    _Atomic(memkit__site *) *more = memkit__kept_map(bytes), *none = NULL;
+    if (more == NULL || atomic_compare_exchange_strong(part, &none, more))
+        return more;
+    memkit__kept_unmap(more, bytes);
+    return none;
+}
+
 static _Atomic(memkit__site *) *entry(memkit__sites *t, uint32_t id, bool make)
 {
     uint32_t at, size;
     _Atomic(_Atomic(memkit__site *) *) *part = &t->list[part_of(id, &at, &size)];
     _Atomic(memkit__site *) *sites = atomic_load_explicit(part, memory_order_acquire);
     if (sites == NULL && make) {
-        size_t bytes = size * sizeof *sites;
-        _Atomic(memkit__site *) *more = memkit__kept_map(bytes);
-        if (more == NULL)
-            return NULL;
-        if (atomic_compare_exchange_strong(part, &sites, more))
-            sites = more;
-        else
-            memkit__kept_unmap(more, bytes);
+        bool entered = memkit__kept_enter();
+        sites = atomic_load(part);
+        if (sites == NULL)
+            sites = make_part(part, size * sizeof *sites);
+        if (entered)
+            memkit__kept_leave();
     }
     return sites != NULL ? sites + at : NULL;
 }
@@ -143,12 +151,15 @@ static _Atomic(node *) *heads_of(memkit__sites *t)
     _Atomic(node *) *heads = atomic_load_explicit(&t->heads, memory_order_acquire);
     if (heads != NULL)
         return heads;
-    _Atomic(node *) *made = memkit__kept_map(HEADS * sizeof *made);
-    if (made == NULL)
-        return NULL;
-    if (atomic_compare_exchange_strong(&t->heads, &heads, made))
-        return made;
-    memkit__kept_unmap(made, HEADS * sizeof *made);
+    bool entered = memkit__kept_enter();
+    heads = atomic_load(&t->heads);
+    _Atomic(node *) *made = heads == NULL ? memkit__kept_map(HEADS * sizeof *made) : NULL;
+    if (made != NULL && atomic_compare_exchange_strong(&t->heads, &heads, made))
+        heads = made;
+    else
+        memkit__kept_unmap(made, HEADS * sizeof *made);
+    if (entered)
+        memkit__kept_leave();
     return heads;
 }
 
