@@ -197,8 +197,10 @@ walk(memkit__walker *k, memkit__thread *t, bool write, uint64_t *frames, unsigne
             break;
         uint32_t rule = k->cache != NULL ? memkit__cache_rule(k->cache, pc) : MEMKIT__NO_RULE;
         if (__builtin_expect(rule == MEMKIT__NO_RULE || (rule & MEMKIT__RULE_T) != 0, 0)) {
+            uint64_t named; /* frame itself stays in a register */
             w->sp = sp;
-            rule = memkit__cache_rule_now(k, pc, &frame);
+            rule = memkit__cache_rule_now(k, pc, &named);
+            frame = named;
             if (rule == MEMKIT__NO_RULE && n > 0 && !plausible(w, pc))
                 break;
         }
@@ -226,7 +228,7 @@ walk(memkit__walker *k, memkit__thread *t, bool write, uint64_t *frames, unsigne
         w->sp = sp;
         w->bp = bp;
         w->pc = pc;
-        ends = rule == MEMKIT__LAST; /* of a module that stays */
+        ends = kind == MEMKIT__LAST && (rule & MEMKIT__RULE_T) == 0;
         if (!step_rare(k, rule))
             break;
         sp = w->sp;

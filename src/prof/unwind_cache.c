@@ -114,7 +114,7 @@ uint32_t memkit__cache_rule_now(memkit__walker *k, uintptr_t pc, uint64_t *frame
     if (!m->stays && m->id <= UINT16_MAX)
         *frame |= (uint64_t)m->id << MEMKIT__FRAME_BITS;
     uint32_t rule = k->cache != NULL ? memkit__cache_rule(k->cache, pc) : MEMKIT__NO_RULE;
-    return rule != MEMKIT__NO_RULE ? rule : find_rule(k, m, pc);
+    return rule != MEMKIT__NO_RULE ? rule & ~(uint32_t)MEMKIT__CACHE_TAGS : find_rule(k, m, pc);
 }
 
 int memkit__unwind_prepare(void)

@@ -47,7 +47,8 @@ static inline uint64_t memkit__cache_tag(uintptr_t pc)
     return pc / MEMKIT__CACHE_BUCKETS << MEMKIT__RULE_BITS;
 }
 
-/* The rule of a pc below 2^48; NO_RULE: not here. */
+/* The rule of a pc below 2^48, with two bits of the tag above it that are not the rule's; NO_RULE:
+ * not here. */
 static inline uint32_t memkit__cache_rule(_Atomic uint64_t *c, uintptr_t pc)
 {
     uint64_t tag = memkit__cache_tag(pc);
@@ -55,7 +56,7 @@ static inline uint32_t memkit__cache_rule(_Atomic uint64_t *c, uintptr_t pc)
     for (unsigned i = 0; i < MEMKIT__CACHE_WAYS; i++) {
         uint64_t word = atomic_load_explicit(&bucket[i], memory_order_relaxed);
         if ((word & MEMKIT__CACHE_TAGS) == tag) /* that of pcs below 2^14 is an empty word's */
-            return (uint32_t)(word & ~MEMKIT__CACHE_TAGS);
+            return (uint32_t)word;
     }
     return MEMKIT__NO_RULE;
 }
