@@ -406,7 +406,7 @@ endif
 
 ## instructions  instructions of each hot path, counted by callgrind (make deps-ci)
 .PHONY: instructions
-instructions: $(B)/bench/instructions $(B)/bench/empty_preload.so $(PROF_SO)
+instructions: $(B)/bench/instructions $(B)/bench/unwind $(B)/bench/empty_preload.so $(PROF_SO)
 	$(Q)B=$(B) bench/instructions.sh
 $(B)/bench/instructions: $(B)/bench/instructions.o $(CORE_A)
 	$(say) LD $@

@@ -19,6 +19,11 @@ per_op() { # per_op WHAT N PRELOAD
     awk "BEGIN { printf \"%.1f\", ($many - $few) / $2 }"
 }
 
+unwind() { # unwind KIND N: instructions in all
+    valgrind --tool=callgrind --callgrind-out-file="$out/cg" "$B/bench/unwind" "$1" "$2" 2>&1 |
+        sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
+}
+
 row() { printf '%-44s %14s   %s\n' "$1" "$2" "$3"; }
 
 row "what" "instructions" "target"
@@ -37,4 +42,8 @@ row "  the same, counted by libmemkit-prof" "$hooked" "empty preload + $(awk "BE
 for rate in 512k 1; do
     sampled=$(per_op malloc-$rate 100000 "$PWD/$B/libmemkit-prof.so.0")
     row "  the same, sampled, rate $rate" "$sampled" "empty preload + $(awk "BEGIN { printf \"%.1f\", $sampled - $empty }")"
+done
+for kind in same changing sharing new; do
+    few=$(unwind $kind 2000) many=$(unwind $kind 4000)
+    row "unwinding a stack of depth 24, $kind" "$(awk "BEGIN { printf \"%.1f\", ($many - $few) / 2000 }")" ""
 done

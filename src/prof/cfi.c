@@ -152,15 +152,13 @@ MEMKIT__READS_ANYTHING static uintptr_t search_table(const memkit__module *m, ui
         table_encoding != (PE_DATAREL | PE_SDATA4) || n == 0 || n > (uint64_t)(b.end - b.p) / 8)
         return 0;
     int64_t wanted = (int64_t)(pc - hdr);
-    uint64_t low = 0, high = n; /* low: the last that begins at or before pc, if any does */
-    while (high - low > 1) {
-        uint64_t middle = low + (high - low) / 2;
+    uint64_t low = 0;                    /* the last that begins at or before pc, if any does */
+    for (uint64_t left = n; left > 1;) { /* no branch to guess: half of the guesses would fail */
+        uint64_t half = left / 2;
         int32_t begins;
-        memcpy(&begins, b.p + middle * 8, 4);
-        if (begins <= wanted)
-            low = middle;
-        else
-            high = middle;
+        memcpy(&begins, b.p + (low + half) * 8, 4);
+        low += half & -(uint64_t)(begins <= wanted);
+        left -= half;
     }
     int32_t pair[2];
     memcpy(pair, b.p + low * 8, 8);
@@ -219,16 +217,38 @@ static bool read_common(uintptr_t at, memkit__cfi_machine *c, memkit__cfi_row *r
 
 bool memkit__cfi_find(const memkit__module *m, uintptr_t pc, memkit__cfi_row *row)
 {
+    memkit__cfi_common common;
+    common.at = 0;
+    return memkit__cfi_find_by(&common, m, pc, row);
+}
+
+/* Makes *common that of the entry at `at`. */
+static bool common_at(memkit__cfi_common *common, const memkit__module *m, uintptr_t at)
+{
+    if (common->at == at && common->m == m)
+        return true;
+    common->at = 0;
+    common->m = m;
+    common->c = (memkit__cfi_machine){.m = m, .pc = UINTPTR_MAX};
+    memset(&common->row, 0, sizeof common->row);
+    if (!read_common(at, &common->c, &common->row))
+        return false;
+    common->at = at;
+    return true;
+}
+
+bool memkit__cfi_find_by(memkit__cfi_common *common, const memkit__module *m, uintptr_t pc,
+                         memkit__cfi_row *row)
+{
     uintptr_t at = m->eh_frame_hdr != 0 ? search_table(m, pc) : 0;
     memkit__cfi_bytes b = entry_at(m, at);
     uintptr_t field = (uintptr_t)b.p;
     uint64_t back = memkit__cfi_uint(&b, 4);
     if (b.bad || back == 0) /* 0: a common entry */
         return false;
-    memkit__cfi_machine c = {.m = m, .pc = UINTPTR_MAX};
-    memset(row, 0, sizeof *row);
-    if (!read_common(field - back, &c, row))
+    if (!common_at(common, m, field - back))
         return false;
+    memkit__cfi_machine c = common->c;
     uintptr_t start = memkit__cfi_pointer(&b, c.encoding, m->eh_frame_hdr);
     uintptr_t size = memkit__cfi_pointer(&b, c.encoding & 0x0f, 0);
     uint64_t skip = c.augmented ? memkit__cfi_uleb(&b) : 0;
@@ -238,6 +258,6 @@ bool memkit__cfi_find(const memkit__module *m, uintptr_t pc, memkit__cfi_row *ro
     b.p += skip;
     c.at = start;
     c.pc = pc;
-    memkit__cfi_regs first = row->regs;
-    return memkit__cfi_run(&c, b, &first, &row->regs);
+    *row = common->row;
+    return memkit__cfi_run(&c, b, &common->row.regs, &row->regs);
 }

@@ -105,6 +105,18 @@ typedef struct {
     uintptr_t at, pc; /* rows begin at `at`; wanted is that of pc */
 } memkit__cfi_machine;
 
+/* A common entry that was read, for the entries after it that share it. */
+typedef struct memkit__cfi_common {
+    const memkit__module *m;
+    uintptr_t at; /* its address; 0: none was read */
+    memkit__cfi_machine c;
+    memkit__cfi_row row;
+} memkit__cfi_common;
+
+/* memkit__cfi_find with one common entry remembered from call to call; at = 0 before the first. */
+bool memkit__cfi_find_by(memkit__cfi_common *common, const memkit__module *m, uintptr_t pc,
+                         memkit__cfi_row *row);
+
 /* Runs instructions until their row is past pc. first: the row of the common part, for restore;
  * NULL while that is being made. False: they make no sense. */
 bool memkit__cfi_run(memkit__cfi_machine *c, memkit__cfi_bytes b, const memkit__cfi_regs *first,
@@ -117,7 +129,8 @@ typedef struct {
     void *arg;
 } memkit__cfi_world;
 
-/* Evaluates an expression, with `first` on its stack where push is set. False: not computable. */
+/* cfi_eval.c: evaluates an expression, with `first` on its stack where push is set. False: not
+ * computable. */
 bool memkit__cfi_eval(memkit__cfi_bytes b, bool push, uintptr_t first, const memkit__cfi_world *w,
                       uintptr_t *value);
 

@@ -1,22 +1,15 @@
 /* unwind.c - the stack of the calling thread: from frame to frame by cached rules.
  *
- *     pc * odd  =  | bucket 14 | tag 34 | 0 16 |        cache: 2^14 buckets of 4 words
- *                       |         |
- *                       v         v
- *                  bucket: [ tag 34 | rule 30 ] x 4      each word read and written whole
- *
- * - A walk is sp, bp and pc. For pc the cache has the rule that gives the caller's (unwind_impl.h);
- *   where it has none, the unwind tables of the module at pc are asked (some 0.3 us), once for each
- *   pc of the program. Any thread fills the cache, without a lock: a word is a key and its rule,
- * and the product is invertible, so a word read is either the right rule or another pc's.
+ * - A walk is sp, bp and pc. For pc the cache has the rule that gives the caller's (unwind_impl.h,
+ *   unwind_cache.c); where it has none, the unwind tables are asked.
+ * - A step waits for what the one before loaded: return address, rule, return address, .. So the
+ *   way from one to the next has no more than it needs, and its choices are computed, not branched
+ *   on: which kind of rule comes next cannot be guessed.
  * - A frame's key is its return address; the row wanted is that of the byte before, which is in the
  *   call. An interrupted pc has 1 added, so that the same holds.
- * - Rules of modules that may be unloaded are marked. Where one is used, the loader is asked whose
- *   code lies there now (once a module and walk); when a module turned up where another was, all
- *   rules are thrown away.
  * - Nothing is read outside of the stack that sp lies in (unwind_stack.c), sp rises strictly, and a
  *   walk ends at max frames, so that no content of memory makes it fault or loop.
- * - A thread remembers its last stack, and compares instead of walking (the last stack, below).
+ * - A thread remembers its last stack, and compares instead of walking (unwind_memo.c).
  * - No malloc, no lock, no errno. Nothing is thread-local but an index (unwind_stack.c).
  */
 #ifndef _GNU_SOURCE
@@ -24,142 +17,18 @@
 #endif
 #include "prof/unwind.h"
 
-#include <errno.h>
+#include "prof/unwind_cache.h"
 
-#include "prof/mem.h"
-#include "prof/unwind_impl.h"
+#define WORD       sizeof(uintptr_t)
+#define MAX_PAUSE  31u
+#define WRITE_EACH 4u
 
-#define WAYS        4u
-#define BUCKET_BITS 14u
-#define CACHE_WORDS ((size_t)WAYS << BUCKET_BITS)
-#define RULE_MASK   ((UINT64_C(1) << MEMKIT__RULE_BITS) - 1)
-#define SPREAD      (UINT64_C(0x9e3779b97f4b) << 16) /* odd, and the top 16 bits of a pc fall out */
-#define BY_POINTER  memkit__rule(MEMKIT__LONG, 0, 1)
-#define WORD        sizeof(uintptr_t)
-#define CHECKED     4u
-#define MAX_PAUSE   31u
-
-static _Atomic(_Atomic uint64_t *) cache;
-static _Atomic uint32_t
-    cache_age; /* memkit__modules_replaced that the cache was last emptied for */
-
-/* What the walk needs beside its registers. */
-typedef struct {
-    memkit__walk w;
-    _Atomic uint64_t *cache;
-    const memkit__module *checked[CHECKED]; /* are loaded now */
-    unsigned n_checked;
-    uint32_t age;
-    uintptr_t from; /* sp where the walk came onto this stack */
-    bool lost;      /* it ended at a frame that sp and bp are not enough for */
-} walker;
-
-/* ---- the cache ---- */
-
-static inline uint64_t key_of(uintptr_t pc)
-{
-    return pc * SPREAD;
-}
-
-static inline _Atomic uint64_t *bucket_of(_Atomic uint64_t *c, uint64_t key)
-{
-    return c + (key >> (64 - BUCKET_BITS)) * WAYS;
-}
-
-/* The rule of a pc; NO_RULE: not here. */
-static inline uint32_t cached(_Atomic uint64_t *c, uintptr_t pc)
-{
-    uint64_t key = key_of(pc), tag = key << BUCKET_BITS;
-    const _Atomic uint64_t *bucket = bucket_of(c, key);
-    for (unsigned i = 0; i < WAYS; i++) {
-        uint64_t difference = atomic_load_explicit(&bucket[i], memory_order_relaxed) ^ tag;
-        if (difference <= RULE_MASK)
-            return (uint32_t)difference;
-    }
-    return MEMKIT__NO_RULE;
-}
-
-static void keep(_Atomic uint64_t *c, uintptr_t pc, uint32_t rule)
-{
-    uint64_t key = key_of(pc), tag = key << BUCKET_BITS;
-    _Atomic uint64_t *bucket = bucket_of(c, key);
-    unsigned at = 0;
-    while (at < WAYS && atomic_load_explicit(&bucket[at], memory_order_relaxed) != 0)
-        at++;
-    if (at == WAYS) /* full: any one goes */
-        at = (unsigned)(pc >> 4) % WAYS;
-    atomic_store_explicit(&bucket[at], tag | rule, memory_order_relaxed);
-}
-
-static void empty(_Atomic uint64_t *c)
-{
-    for (size_t i = 0; c != NULL && i < CACHE_WORDS; i++)
-        if (atomic_load_explicit(&c[i], memory_order_relaxed) != 0)
-            atomic_store_explicit(&c[i], 0, memory_order_relaxed);
-}
-
-/* Throws all rules away where a module lies now where another did. */
-static void check_age(walker *k)
-{
-    uint32_t now = atomic_load(&memkit__modules_replaced);
-    uint32_t before = atomic_load(&cache_age);
-    k->age = now;
-    if (now != before && atomic_compare_exchange_strong(&cache_age, &before, now))
-        empty(k->cache);
-}
-
-void memkit__unwind_forget(void)
-{
-    memkit__thread *t = memkit__thread_here();
-    empty(atomic_load(&cache));
-    if (t != NULL)
-        t->memo_depth = 0;
-}
-
-/* ---- rules ---- */
-
-/* The module at pc now, asked once a walk. */
-static const memkit__module *module_now(walker *k, uintptr_t pc)
-{
-    for (unsigned i = 0; i < k->n_checked; i++)
-        if (pc >= k->checked[i]->start && pc < k->checked[i]->end)
-            return k->checked[i];
-    const memkit__module *m = memkit__module_at(pc);
-    if (m != NULL && k->n_checked < CHECKED)
-        k->checked[k->n_checked++] = m;
-    if (atomic_load_explicit(&memkit__modules_replaced, memory_order_relaxed) != k->age)
-        check_age(k);
-    return m;
-}
-
-static uint32_t find_rule(walker *k, const memkit__module *m, uintptr_t pc)
-{
-    uint32_t rule = memkit__rule_find(m, pc - 1);
-    if (rule == MEMKIT__NO_RULE)
-        rule = memkit__is_sigreturn(pc) ? MEMKIT__SIGNAL : BY_POINTER;
-    if (!m->stays)
-        rule |= MEMKIT__RULE_T;
-    if (k->cache != NULL) {
-        keep(k->cache, pc, rule);
-        if (atomic_load(&memkit__modules_replaced) != k->age) /* perhaps the tables of one gone */
-            check_age(k);
-    }
-    return rule;
-}
-
-/* The rule and the module's part of the frame word, where the cache alone does not tell: a pc that
- * is new, or in a module that may go. NO_RULE: code in no module. */
-static __attribute__((noinline)) uint32_t rule_now(walker *k, uintptr_t pc, uint64_t *frame)
-{
-    const memkit__module *m = module_now(k, pc - 1);
-    *frame = pc;
-    if (m == NULL)
-        return MEMKIT__NO_RULE;
-    if (!m->stays && m->id <= UINT16_MAX)
-        *frame |= (uint64_t)m->id << MEMKIT__FRAME_BITS;
-    uint32_t rule = k->cache != NULL ? cached(k->cache, pc) : MEMKIT__NO_RULE;
-    return rule != MEMKIT__NO_RULE ? rule : find_rule(k, m, pc);
-}
+/* A choice that is computed. */
+#if defined(__clang__)
+#define EITHER(cond, yes, no) (__builtin_unpredictable(cond) ? (yes) : (no))
+#else
+#define EITHER(cond, yes, no) (__builtin_expect_with_probability((cond), 1, 0.5) ? (yes) : (no))
+#endif
 
 /* ---- steps ---- */
 
@@ -169,31 +38,32 @@ static bool plausible(const memkit__walk *w, uintptr_t pc)
 }
 
 /* One frame up by a rule of the simple kinds. Its registers are the caller's own variables, not
- * *w's: the way from one pc to the next is all that a walk waits for. */
+ * *w's: the way from one pc to the next is all that a walk waits for. *saved: bytes below the CFA
+ * where bp was read, or 0. */
 MEMKIT__READS_ANYTHING static inline __attribute__((always_inline)) bool
 step(memkit__stack *stack, uint32_t rule, uintptr_t *sp, uintptr_t *bp, uintptr_t *pc,
      uintptr_t *saved)
 {
-    uintptr_t cfa =
-        (memkit__rule_kind(rule) == MEMKIT__BY_SP ? *sp : *bp) + memkit__rule_offset(rule);
+    uintptr_t from = EITHER((rule & MEMKIT__BY_BP) != 0, *bp, *sp);
+    uintptr_t cfa = from + memkit__rule_offset(rule);
     uintptr_t below = memkit__rule_bp(rule);
     if (cfa <= *sp || cfa % WORD != 0)
         return false;
     /* A slot below sp: a signal came between pop and ret. The register has it back already. */
-    if (cfa - *sp < below)
-        below = 0;
+    below = EITHER(cfa - *sp < below, 0, below);
 #if defined(__x86_64__)
-    uintptr_t lowest = cfa - (below > WORD ? below : WORD);
+    uintptr_t lowest = cfa - EITHER(below > WORD, below, WORD);
     if (!memkit__stack_holds(stack, lowest, cfa))
         return false;
     *pc = memkit__word(cfa - WORD);
 #else
-    if (below == 0 || !memkit__stack_holds(stack, cfa - below, cfa))
+    uintptr_t lowest = cfa - below;
+    if (below == 0 || !memkit__stack_holds(stack, lowest, cfa))
         return false;
-    *pc = memkit__plain(memkit__word(cfa - below + WORD));
+    *pc = memkit__plain(memkit__word(lowest + WORD));
 #endif
-    if (below != 0)
-        *bp = memkit__word(cfa - below);
+    uintptr_t slot = memkit__word(lowest);
+    *bp = EITHER(below != 0, slot, *bp);
     *saved = below;
     *sp = cfa;
     return true;
@@ -236,7 +106,7 @@ MEMKIT__READS_ANYTHING static bool step_by_link(memkit__walk *w, uint32_t rule)
     return cfa == w->stack.hi ? w->stack.firm : memkit__stack_holds(&w->stack, cfa, cfa + WORD);
 }
 
-static __attribute__((noinline)) bool step_rare(walker *k, uint32_t rule)
+static __attribute__((noinline)) bool step_rare(memkit__walker *k, uint32_t rule)
 {
     memkit__walk *w = &k->w;
     switch (memkit__rule_kind(rule)) {
@@ -252,7 +122,7 @@ static __attribute__((noinline)) bool step_rare(walker *k, uint32_t rule)
     case MEMKIT__LONG:
         if (memkit__rule_bp(rule) != 0)
             return memkit__step_by_pointer(w);
-        k->lost = !memkit__step_long(w, module_now(k, w->pc - 1));
+        k->lost = !memkit__step_long(w, memkit__cache_module(k, w->pc - 1));
         return !k->lost;
     case MEMKIT__NO_RULE:
         return memkit__step_by_pointer(w);
@@ -261,122 +131,76 @@ static __attribute__((noinline)) bool step_rare(walker *k, uint32_t rule)
     }
 }
 
-/* ---- the last stack ---- */
-
-/*      memo[0]      memo[1]      ...      memo[depth - 1]        outermost first
- *      _start       main                  where it was taken
- *
- * Stacks that follow each other share their outer frames. Once a frame of the new walk has the
- * state (pc, sp, and bp where that matters) of one that is remembered, the rest is the same as long
- * as the words that were read then are the same now: those are compared, which waits for nothing,
- * instead of going from one word to the next through the cache. Where one differs, the walk goes on
- * as ever, and may meet the last stack again. Remembering costs as much as it saves where less than
- * half is shared: then the next 1, 3, .. 31 walks do without.
- */
-
-/* Index of the remembered frame of this state, looked for from `at` outward; -1: none, and *at is
- * where to look for the next. */
-static inline int memo_find(const memkit__thread *t, int *at, uintptr_t pc, uintptr_t sp,
-                            uintptr_t bp)
-{
-    int i = *at;
-    while (i >= 0 && t->memo[i].sp < sp)
-        i--;
-    *at = i;
-    const memkit__memo *m = &t->memo[i >= 0 ? i : 0];
-    return i >= 0 && m->sp == sp && m->frame == pc && (!m->needs_bp || m->bp == bp) ? i : -1;
-}
-
-/* From remembered frame i on: how far out is all as it was. *bp: what it is there. */
-MEMKIT__READS_ANYTHING static inline int memo_follow(const memkit__thread *t, int i, uintptr_t *bp,
-                                                     uint64_t *frames, unsigned *n, unsigned max)
-{
-    const memkit__memo *m = &t->memo[i];
-    uintptr_t slot = 0;
-    unsigned done = *n;
-    for (; i > 0 && done < max && m->plain; i--, m--) {
-#if defined(__x86_64__)
-        uintptr_t pc = memkit__word(m[-1].sp - WORD);
-#else
-        uintptr_t pc = memkit__plain(memkit__word(m[-1].sp - m->below + WORD));
-#endif
-        if (pc != memkit__frame_pc(m[-1].frame))
-            break;
-        if (m->below != 0) {
-            if (m[-1].needs_bp && memkit__word(m[-1].sp - m->below) != m[-1].bp)
-                break;
-            slot = m[-1].sp - m->below;
-        }
-        frames[done++] = m->frame;
-    }
-    *n = done;
-    if (slot != 0)
-        *bp = memkit__word(slot);
-    return i;
-}
-
-/* Remembers the stack: `n` new frames, innermost first, on top of `kept` old ones. */
-static void memo_keep(memkit__thread *t, int n, int kept, uintptr_t hi)
-{
-    t->memo_depth = 0;
-    if (n + kept > MEMKIT__MEMO)
-        return;
-    bool needed = kept > 0 && t->memo[kept - 1].needs_bp;
-    for (int i = 0; i < n; i++) {
-        memkit__memo *m = &t->memo[kept + i];
-        *m = t->fresh[n - 1 - i];
-        m->needs_bp = m->uses_bp || (m->below == 0 && needed);
-        needed = m->needs_bp;
-    }
-    t->memo_depth = (unsigned)(n + kept);
-    t->memo_hi = hi;
-}
-
 /* ---- the walk ---- */
 
-static inline void note_fresh(memkit__thread *t, int *n, uint64_t frame, uintptr_t sp, uintptr_t bp,
-                              uint32_t rule)
+/* How a walk goes along the remembered stack. */
+typedef struct {
+    memkit__thread *t; /* NULL: without */
+    unsigned at;       /* the next remembered frame it may come to */
+    uintptr_t at_sp;   /* that one's sp; UINTPTR_MAX: there is none */
+    unsigned kept;     /* came to this one; MEMKIT__MEMO: to none as yet */
+} meeting;
+
+static inline void look_from(meeting *m, unsigned at)
 {
-    if (*n < MEMKIT__MEMO)
-        t->fresh[*n] = (memkit__memo){.frame = frame,
-                                      .sp = sp,
-                                      .bp = bp,
-                                      .uses_bp = memkit__rule_kind(rule) != MEMKIT__BY_SP};
-    ++*n;
+    m->at = at;
+    m->at_sp = at < MEMKIT__MEMO ? m->t->memo[at].sp : UINTPTR_MAX;
 }
 
-/* t: remember the stack, and use what is remembered; NULL: do not. */
+/* The walk is at sp, beside the next remembered frame or beyond. True where its state is that of
+ * a remembered one: the frames from there on are filled in, and the state is the outermost's. */
+static __attribute__((noinline)) bool meet(meeting *m, uintptr_t *sp, uintptr_t *bp, uintptr_t *pc,
+                                           uint64_t *frames, unsigned *n, unsigned max)
+{
+    const memkit__thread *t = m->t;
+    unsigned i = memkit__memo_beside(t, m->at, *sp), rest = MEMKIT__MEMO - i;
+    look_from(m, i);
+    if (m->at_sp != *sp)
+        return false;
+    look_from(m, i + 1);
+    if (t->memo_frames[i] != *pc || (t->memo[i].needs_bp && t->memo[i].bp != *bp) ||
+        rest > max - *n)
+        return false;
+    memcpy(frames + *n, &t->memo_frames[i], rest * sizeof *frames);
+    *n += rest;
+    m->kept = i;
+    m->t->followed = rest;
+    m->at_sp = UINTPTR_MAX;
+    if (i < MEMKIT__MEMO - 1) {
+        *sp = t->memo[MEMKIT__MEMO - 1].sp;
+        *bp = t->memo[MEMKIT__MEMO - 1].bp;
+        *pc = t->memo_frames[MEMKIT__MEMO - 1];
+    }
+    return true;
+}
+
+/* t: use what is remembered; NULL: do not. write: remember this one. */
 MEMKIT__READS_ANYTHING static inline __attribute__((always_inline)) unsigned
-walk(walker *k, memkit__thread *t, uint64_t *frames, unsigned max, bool *cut)
+walk(memkit__walker *k, memkit__thread *t, bool write, uint64_t *frames, unsigned max, bool *cut)
 {
     memkit__walk *w = &k->w;
     uintptr_t sp = w->sp, bp = w->bp, pc = w->pc, saved = 0;
-    unsigned n = 0;
-    int at = t != NULL ? (int)t->memo_depth - 1 : -1, n_fresh = 0, kept = 0;
+    unsigned n = 0, fresh = 0; /* fresh: of the n, those before a remembered one was met */
+    bool ends = false;
+    meeting m = {.t = t, .at_sp = UINTPTR_MAX, .kept = MEMKIT__MEMO};
+    if (t != NULL)
+        look_from(&m, memkit__memo_intact(t, sp));
     for (;;) {
-        int joined = at >= 0 ? memo_find(t, &at, pc, sp, bp) : -1;
-        if (joined >= 0) {
-            int i = memo_follow(t, joined, &bp, frames, &n, max);
-            t->followed += (unsigned)(joined - i);
-            sp = t->memo[i].sp;
-            pc = memkit__frame_pc(t->memo[i].frame);
-            if (i == 0) { /* all the way: what is remembered stays as it is from here on out */
-                kept = joined + 1;
-                at = -1;
-            } else {
-                for (int from = joined; from > i; from--, n_fresh++)
-                    if (n_fresh < MEMKIT__MEMO)
-                        t->fresh[n_fresh] = t->memo[from];
-                at = i - 1;
-            }
+        if (t != NULL && __builtin_expect(sp >= m.at_sp, 0) &&
+            meet(&m, &sp, &bp, &pc, frames, &n, max)) {
+            if (t->memo_ends)
+                break;
+            n--; /* from the outermost one it may go on now */
         }
         uint64_t frame = pc;
         if (__builtin_expect(pc >> MEMKIT__FRAME_BITS != 0, 0)) /* would pass for another pc */
             break;
-        uint32_t rule = k->cache != NULL ? cached(k->cache, pc) : MEMKIT__NO_RULE;
+        uint32_t rule = k->cache != NULL ? memkit__cache_rule(k->cache, pc) : MEMKIT__NO_RULE;
         if (__builtin_expect(rule == MEMKIT__NO_RULE || (rule & MEMKIT__RULE_T) != 0, 0)) {
+            uint64_t named; /* frame itself stays in a register */
             w->sp = sp;
-            rule = rule_now(k, pc, &frame);
+            rule = memkit__cache_rule_now(k, pc, &named);
+            frame = named;
             if (rule == MEMKIT__NO_RULE && n > 0 && !plausible(w, pc))
                 break;
         }
@@ -385,23 +209,26 @@ walk(walker *k, memkit__thread *t, uint64_t *frames, unsigned max, bool *cut)
             break;
         }
         frames[n++] = frame;
-        if (t != NULL && kept == 0)
-            note_fresh(t, &n_fresh, frame, sp, bp, rule);
+        memkit__left *left = NULL;
+        if (write && m.kept == MEMKIT__MEMO) {
+            left = &t->fresh[fresh < MEMKIT__MEMO ? fresh : MEMKIT__MEMO - 1];
+            fresh++;
+            *left = (memkit__left){.sp = sp, .bp = bp, .rule = rule};
+        }
         unsigned kind = memkit__rule_kind(rule);
         if (__builtin_expect(kind == MEMKIT__BY_SP || kind == MEMKIT__BY_BP, 1)) {
             w->context = NULL;
             w->lr = 0;
             if (!step(&w->stack, rule, &sp, &bp, &pc, &saved))
                 break;
-            if (t != NULL && kept == 0 && n_fresh <= MEMKIT__MEMO) {
-                t->fresh[n_fresh - 1].below = (uint16_t)saved;
-                t->fresh[n_fresh - 1].plain = (rule & MEMKIT__RULE_T) == 0;
-            }
+            if (left != NULL)
+                left->below = (uint32_t)saved;
             continue;
         }
         w->sp = sp;
         w->bp = bp;
         w->pc = pc;
+        ends = kind == MEMKIT__LAST && (rule & MEMKIT__RULE_T) == 0;
         if (!step_rare(k, rule))
             break;
         sp = w->sp;
@@ -409,32 +236,35 @@ walk(walker *k, memkit__thread *t, uint64_t *frames, unsigned max, bool *cut)
         pc = w->pc;
         if (kind == MEMKIT__SIGNAL) { /* another stack, perhaps: nothing of it is remembered */
             t = NULL;
-            at = -1;
+            write = false;
+            m.at_sp = UINTPTR_MAX;
         }
     }
     w->sp = sp;
-    if (t != NULL && !*cut)
-        memo_keep(t, n_fresh, kept, w->stack.hi);
+    if (write && !*cut)
+        memkit__memo_keep(t, frames, fresh, m.kept, ends);
     return n;
 }
 
 /* The walk that remembers: where this thread is not in one already, and the stack's end is known.
  */
-static unsigned walk_and_remember(walker *k, uint64_t *frames, unsigned max, bool *cut)
+static unsigned walk_and_remember(memkit__walker *k, uint64_t *frames, unsigned max, bool *cut)
 {
     memkit__thread *t = k->w.stack.thread;
     if (t == NULL || !k->w.stack.firm || t->busy)
-        return walk(k, NULL, frames, max, cut);
+        return walk(k, NULL, false, frames, max, cut);
     if (t->idle > 0) { /* stacks had too little in common lately */
         t->idle--;
-        return walk(k, NULL, frames, max, cut);
+        return walk(k, NULL, false, frames, max, cut);
     }
     t->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
     t->followed = 0;
     if (t->memo_hi != k->w.stack.hi)
-        t->memo_depth = 0;
-    unsigned n = walk(k, t, frames, max, cut);
+        memkit__memo_drop(t);
+    t->memo_hi = k->w.stack.hi;
+    bool write = t->memo_first == MEMKIT__MEMO || t->turn++ % WRITE_EACH == 0;
+    unsigned n = write ? walk(k, t, true, frames, max, cut) : walk(k, t, false, frames, max, cut);
     t->pause = t->followed * 2 >= n ? 0 : t->pause < MAX_PAUSE ? t->pause * 2 + 1 : MAX_PAUSE;
     t->idle = t->pause;
     atomic_signal_fence(memory_order_seq_cst);
@@ -443,8 +273,8 @@ static unsigned walk_and_remember(walker *k, uint64_t *frames, unsigned max, boo
 }
 
 /* The walk from a context, every frame by the tables themselves; some 10 us. */
-static unsigned walk_carefully(walker *k, const void *context, uint64_t *frames, unsigned max,
-                               bool *cut)
+static unsigned walk_carefully(memkit__walker *k, const void *context, uint64_t *frames,
+                               unsigned max, bool *cut)
 {
     memkit__registers registers;
     memkit__walk *w = &k->w;
@@ -453,7 +283,7 @@ static unsigned walk_carefully(walker *k, const void *context, uint64_t *frames,
     bool more = memkit__walk_from_context(w, context);
     for (; more && w->pc >> MEMKIT__FRAME_BITS == 0; n++) {
         uint64_t frame = w->pc;
-        uint32_t rule = rule_now(k, w->pc, &frame);
+        uint32_t rule = memkit__cache_rule_now(k, w->pc, &frame);
         if (rule == MEMKIT__NO_RULE && n > 0 && !plausible(w, w->pc))
             break;
         if (n == max) {
@@ -463,24 +293,23 @@ static unsigned walk_carefully(walker *k, const void *context, uint64_t *frames,
         frames[n] = frame;
         unsigned kind = memkit__rule_kind(rule);
         bool by_tables = kind != MEMKIT__NO_RULE && kind != MEMKIT__LAST &&
-                         kind != MEMKIT__SIGNAL && (rule & ~MEMKIT__RULE_T) != BY_POINTER;
-        more = by_tables ? memkit__step_long(w, module_now(k, w->pc - 1)) : step_rare(k, rule);
+                         kind != MEMKIT__SIGNAL && (rule & ~MEMKIT__RULE_T) != MEMKIT__BY_POINTER;
+        more = by_tables ? memkit__step_long(w, memkit__cache_module(k, w->pc - 1))
+                         : step_rare(k, rule);
     }
     return n;
 }
 
-static inline unsigned run(walker *k, uint64_t *frames, unsigned max, bool *cut)
+static inline unsigned run(memkit__walker *k, uint64_t *frames, unsigned max, bool *cut)
 {
     const void *context = k->w.context;
     *cut = false;
     k->w.registers = NULL;
     k->lost = false;
     k->from = k->w.sp;
-    k->cache = atomic_load_explicit(&cache, memory_order_acquire);
-    k->n_checked = 0;
-    k->age = atomic_load_explicit(&cache_age, memory_order_relaxed);
-    unsigned n =
-        context != NULL ? walk(k, NULL, frames, max, cut) : walk_and_remember(k, frames, max, cut);
+    memkit__cache_begin(k);
+    unsigned n = context != NULL ? walk(k, NULL, false, frames, max, cut)
+                                 : walk_and_remember(k, frames, max, cut);
     if (__builtin_expect(k->lost && context != NULL, 0))
         n = walk_carefully(k, context, frames, max, cut);
     const memkit__stack *s = &k->w.stack;
@@ -496,7 +325,7 @@ unsigned memkit__unwind_from(uint64_t *frames, unsigned max, bool *cut, uintptr_
 unsigned memkit__unwind_from(uint64_t *frames, unsigned max, bool *cut, uintptr_t sp, uintptr_t pc,
                              uintptr_t bp)
 {
-    walker k;
+    memkit__walker k;
     k.w.pc = pc;
     k.w.sp = sp;
     k.w.bp = bp;
@@ -540,7 +369,7 @@ __asm__(".text\n\t"
 
 unsigned memkit__unwind_context(const void *ucontext, uint64_t *frames, unsigned max, bool *cut)
 {
-    walker k;
+    memkit__walker k;
     k.w.stack.thread = memkit__thread_here();
     k.w.registers = NULL;
     if (memkit__walk_from_context(&k.w, ucontext))
@@ -549,19 +378,4 @@ unsigned memkit__unwind_context(const void *ucontext, uint64_t *frames, unsigned
     if (max > 0) /* at least where it was */
         frames[0] = memkit__frame_pc(k.w.pc);
     return max > 0;
-}
-
-int memkit__unwind_prepare(void)
-{
-    if (memkit__modules_prepare() != 0)
-        return -1;
-    if (atomic_load(&cache) != NULL)
-        return 0;
-    _Atomic uint64_t *made = memkit__kept_map(CACHE_WORDS * sizeof *made);
-    _Atomic uint64_t *none = NULL;
-    if (made == NULL)
-        return -1;
-    if (!atomic_compare_exchange_strong(&cache, &none, made))
-        memkit__kept_unmap((void *)made, CACHE_WORDS * sizeof *made);
-    return 0;
 }

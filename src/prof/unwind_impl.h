@@ -1,10 +1,13 @@
 /* unwind_impl.h - what the files of the unwinder and the list of modules share.
  *
- *     unwind.c        the walk, and the cache of rules it goes by
+ *     unwind.c        the walk
+ *     unwind_cache.c  the rules it goes by, by pc
+ *     unwind_memo.c   the thread's last stack, which the next one shares frames with
  *     unwind_rule.c   a row of the unwind tables as a rule of 30 bits
  *     unwind_step.c   the frames that no such rule tells: signal frames, expressions, no tables
  *     unwind_stack.c  what of the stack may be read
- *     cfi.c           the tables: from a pc to a row;  cfi_run.c  their two little languages
+ *     cfi.c           the tables: from a pc to a row
+ *     cfi_run.c, cfi_eval.c  their two little languages
  */
 #ifndef MEMKIT_PROF_UNWIND_IMPL_H
 #define MEMKIT_PROF_UNWIND_IMPL_H
@@ -49,15 +52,21 @@ typedef struct {
 
 #define MEMKIT__MEMO 64
 
-/* A frame of the last stack: the walk's state before the step that left it, and what that read. */
+/* A frame of the last stack: the walk's state there, and the words that the step to it read. */
 typedef struct {
-    uint64_t frame;   /* its pc */
-    uintptr_t sp, bp; /* the caller's return address lies below the caller's sp */
-    uint16_t below;   /* bytes below the caller's sp where bp was read; 0: it was not */
-    bool plain;       /* left by a simple rule of a module that stays */
-    bool uses_bp;     /* the rule takes bp */
-    bool needs_bp;    /* bp matters for this frame or one further out */
+    uintptr_t sp, bp;
+    uintptr_t at;           /* where the return address lay */
+    uintptr_t bp_at, bp_is; /* where bp was read, and what; where bp does not matter the return
+                               address again; 0: the step to it is not to be relied on */
+    bool needs_bp;          /* bp matters for this frame or one further out */
 } memkit__memo;
+
+/* A frame of the walk that goes on: its state, and how it was left. */
+typedef struct {
+    uintptr_t sp, bp;
+    uint32_t rule;
+    uint32_t below; /* bytes below the caller's sp where bp was read; 0: it was not */
+} memkit__left;
 
 /* What is known of a thread between two walks. Its own thread alone reads and writes it, also in
  * signal handlers, which may come between any two of its words. */
@@ -66,11 +75,15 @@ typedef struct memkit__thread {
     uintptr_t low;             /* [low, pointer) can be read: the thread's stack; 0: not known */
     unsigned failed;           /* tries to find out */
     bool busy;                 /* a walk uses what follows; a signal handler's does without */
-    unsigned memo_depth;       /* entries of memo; 0: no stack is remembered */
+    bool memo_ends;            /* the outermost frame says itself that it is that */
+    unsigned memo_first;       /* memo[memo_first] is the innermost frame; MEMKIT__MEMO: no stack */
     uintptr_t memo_hi;         /* end of the stack it is of */
+    unsigned turn;             /* of walks that may leave it as it is */
     unsigned followed;         /* frames of the walk that were as remembered */
     unsigned pause, idle;      /* walks to do without after one that shared little; still to go */
-    memkit__memo memo[MEMKIT__MEMO], fresh[MEMKIT__MEMO]; /* unwind.c */
+    uint64_t memo_frames[MEMKIT__MEMO]; /* unwind_memo.c */
+    memkit__memo memo[MEMKIT__MEMO];
+    memkit__left fresh[MEMKIT__MEMO];
 } memkit__thread;
 
 /* That of the calling thread, made if there is room; NULL: there is none. */
@@ -99,12 +112,32 @@ static inline uintptr_t memkit__thread_pointer(void)
     return tp;
 }
 
+/* ---- the last stack: unwind_memo.c ---- */
+
+/* Nothing is remembered. */
+static inline void memkit__memo_drop(memkit__thread *t)
+{
+    t->memo_first = MEMKIT__MEMO;
+}
+
+/* The innermost remembered frame from which on out all words are as they were. Reads from sp up.
+ * MEMKIT__MEMO: none. */
+unsigned memkit__memo_intact(const memkit__thread *t, uintptr_t sp);
+/* The first remembered frame from `from` outward that does not lie below sp. */
+unsigned memkit__memo_beside(const memkit__thread *t, unsigned from, uintptr_t sp);
+/* Remembers n new frames, whose fresh[] the walk has noted, inside of the remembered one `kept`;
+ * ends: the last of them is the outermost one, where kept is MEMKIT__MEMO. */
+void memkit__memo_keep(memkit__thread *t, const uint64_t *frames, unsigned n, unsigned kept,
+                       bool ends);
+
 /* ---- a rule: how one frame is left ---- */
 
-/*       29  28              14 13          3 2    0
- *     +---+----------------+-------------+------+
- *     | t | offset, words  | bp, words   | kind |     t: the module may be unloaded
- *     +---+----------------+-------------+------+
+/*       29  28         18 17             3 2    0
+ *     +---+-------------+----------------+------+
+ *     | t | bp, words   | offset, words  | kind |     t: the module may be unloaded
+ *     +---+-------------+----------------+------+
+ *
+ * So that one instruction gives the offset in bytes: a walk waits for it.
  */
 enum {
     MEMKIT__NO_RULE, /* an empty place in the cache */
@@ -123,7 +156,7 @@ enum {
 
 static inline uint32_t memkit__rule(unsigned kind, uint32_t offset, uint32_t bp)
 {
-    return kind | bp << 3 | offset << 14;
+    return kind | offset << 3 | bp << 18;
 }
 
 static inline unsigned memkit__rule_kind(uint32_t rule)
@@ -131,23 +164,28 @@ static inline unsigned memkit__rule_kind(uint32_t rule)
     return rule & 7;
 }
 
-/* Bytes. */
+/* Bytes: words of 8, on either machine. */
 static inline uintptr_t memkit__rule_offset(uint32_t rule)
 {
-    return (uintptr_t)(rule >> 14 & 0x7fff) * sizeof(uintptr_t);
+    return rule & (0x7fffu << 3);
 }
 
 /* Bytes below the CFA where bp is saved; 0: it is not. */
 static inline uintptr_t memkit__rule_bp(uint32_t rule)
 {
-    return (uintptr_t)(rule >> 3 & 0x7ff) * sizeof(uintptr_t);
+    return rule >> 15 & (0x7ffu << 3);
 }
 
-/* Throws all rules and the calling thread's last stack away: for benches of what is new. */
-void memkit__unwind_forget(void);
+/* Throws the rules of n frames away, or all where n is 0, and the calling thread's last stack: for
+ * benches of what is new. */
+void memkit__unwind_forget(const uint64_t *frames, unsigned n);
 
 /* The rule of code at pc; NO_RULE where the tables of the module know none. */
 uint32_t memkit__rule_find(const memkit__module *m, uintptr_t pc);
+/* The same; keeps what the entries of the tables have in common for the next. */
+struct memkit__cfi_common;
+uint32_t memkit__rule_find_by(struct memkit__cfi_common *common, const memkit__module *m,
+                              uintptr_t pc);
 
 /* ---- steps that need more than a rule ---- */
 

@@ -76,8 +76,15 @@ static bool ra_is_usual(const memkit__cfi_row *row, int64_t bp)
 
 uint32_t memkit__rule_find(const memkit__module *m, uintptr_t pc)
 {
+    memkit__cfi_common common;
+    common.at = 0;
+    return memkit__rule_find_by(&common, m, pc);
+}
+
+uint32_t memkit__rule_find_by(memkit__cfi_common *common, const memkit__module *m, uintptr_t pc)
+{
     memkit__cfi_row row;
-    if (!memkit__cfi_find(m, pc, &row))
+    if (!memkit__cfi_find_by(common, m, pc, &row))
         return MEMKIT__NO_RULE;
     const memkit__cfi_regs *r = &row.regs;
     if (row.signal)

@@ -104,7 +104,7 @@ static memkit__thread *thread_anew(void)
         if (t != NULL) {
             t->low = 0;
             t->failed = 0;
-            t->memo_depth = 0;
+            memkit__memo_drop(t);
             t->pause = 0;
             t->idle = 0;
             t->busy = false;
