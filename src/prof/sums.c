@@ -99,13 +99,12 @@ static void add_up(const memkit__sums *s, memkit__sums_read *out)
 /* Frees first: what is freed meanwhile was allocated before. */
 static void add_up_own(const memkit__own *own, memkit__sums_read *out)
 {
-    uint64_t freed = 0, freed_bytes = memkit__read(&own->freed_bytes);
+    uint64_t freed = 0, freed_bytes = atomic_load_explicit(&own->freed_bytes, memory_order_acquire);
     for (unsigned i = 0; i < MEMKIT__LIVES; i++) {
-        uint64_t n = memkit__read(&own->lives[i]);
+        uint64_t n = atomic_load_explicit(&own->lives[i], memory_order_acquire);
         freed += n;
         out->sum[MEMKIT__LIFE_1US + i] += n << MEMKIT__OBJECT_BITS;
     }
-    atomic_thread_fence(memory_order_acquire);
     uint64_t allocs = memkit__read(&own->allocs), bytes = memkit__read(&own->alloc_bytes);
     out->sum[MEMKIT__SAMPLES] += allocs;
     out->sum[MEMKIT__SAMPLES_FREED] += freed;
