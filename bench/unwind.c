@@ -3,14 +3,14 @@
  * something on a busy machine; each figure is the best of its rounds.
  *
  *     unwind               the table
- *     unwind KIND N        N stacks of one kind alone, for callgrind: same changing sharing new
- * cold
+ *     unwind KIND N        N stacks of one kind alone, for callgrind: same changing sharing
+ *                          partly new cold
  *
  * same: one stack again and again. changing: each level of 16 is one of two functions, at random,
  * so that stacks share some outer frames with the one before. sharing: the innermost 4 to 9 levels
  * are, as in a program at work: of all frames 60 to 80 % are those of the stack before. new: the
- * stack's own rules thrown away before. cold: all of them, 512 KiB, which also leaves little of the
- * unwind tables in the processor's caches.
+ * rules of the stack before thrown away, and partly: those of its 4 innermost frames. cold: all of
+ * them, 512 KiB, which also leaves little of the unwind tables in the processor's caches.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -169,6 +169,14 @@ static void anew(long n)
     }
 }
 
+static void partly(long n)
+{
+    for (long i = 0; i < n; i++) {
+        memkit__unwind_forget(frames, 4);
+        level_0a(next_bits(), 1);
+    }
+}
+
 static void cold(long n)
 {
     for (long i = 0; i < n; i++) {
@@ -234,6 +242,7 @@ int main(int argc, char **argv)
         void (*kind)(long) = strcmp(argv[1], "same") == 0       ? same
                              : strcmp(argv[1], "changing") == 0 ? changing
                              : strcmp(argv[1], "sharing") == 0  ? sharing
+                             : strcmp(argv[1], "partly") == 0   ? partly
                              : strcmp(argv[1], "cold") == 0     ? cold
                                                                 : anew;
         ns(by_memkit, kind, strtol(argv[2], NULL, 10));
@@ -242,6 +251,7 @@ int main(int argc, char **argv)
     table("one stack again and again", same, WAYS, 1);
     table("stacks that change (a clock call each taken off)", changing, WAYS, 1);
     table("stacks that share their outer frames", sharing, WAYS, 1);
+    table("stacks with 4 frames never seen", partly, 1, 20);
     table("stacks never seen", anew, 1, 20);
     table("stacks never seen, and nothing in the processor's caches", cold, 1, 20);
     return 0;

@@ -31,7 +31,6 @@ static bool holds(uintptr_t pc)
 /* ---- signals ---- */
 
 static volatile sig_atomic_t signals;
-static volatile uintptr_t interrupted;
 static volatile bool by_context;
 
 static void takes(int number, siginfo_t *info, void *context)
@@ -90,7 +89,9 @@ static void handlers_see_what_they_interrupted_on_either_stack(void **state)
         for (int i = 0; i < 20; i++) {
             n_expected = 0;
             raises();
-            spins();
+            /* TSan calls handlers later, with the context of a stack that has gone on since. */
+            if (!UNDER_TSAN || !by_context)
+                spins();
         }
     }
     other.ss_flags = SS_DISABLE;

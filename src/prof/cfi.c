@@ -136,10 +136,15 @@ static memkit__cfi_bytes entry_at(const memkit__module *m, uintptr_t at)
     return b;
 }
 
-/* The entry that may hold pc, by the search table; 0: none. */
-MEMKIT__READS_ANYTHING static uintptr_t search_table(const memkit__module *m, uintptr_t pc)
+/* Finds the search table of a module. */
+static void read_header(memkit__cfi_common *common, const memkit__module *m)
 {
     uintptr_t hdr = m->eh_frame_hdr;
+    common->m = m;
+    common->at = 0;
+    common->n = 0;
+    if (hdr == 0)
+        return;
     memkit__cfi_bytes b = {(const uint8_t *)hdr, (const uint8_t *)hdr + m->eh_frame_hdr_size,
                            false};
     uint64_t version = memkit__cfi_uint(&b, 1);
@@ -149,19 +154,30 @@ MEMKIT__READS_ANYTHING static uintptr_t search_table(const memkit__module *m, ui
     memkit__cfi_pointer(&b, frame_encoding, hdr);
     uint64_t n = memkit__cfi_pointer(&b, count_encoding, hdr);
     if (b.bad || version != 1 || count_encoding == PE_OMIT ||
-        table_encoding != (PE_DATAREL | PE_SDATA4) || n == 0 || n > (uint64_t)(b.end - b.p) / 8)
-        return 0;
+        table_encoding != (PE_DATAREL | PE_SDATA4) || n > (uint64_t)(b.end - b.p) / 8)
+        return;
+    common->table = b.p;
+    common->n = n;
+}
+
+/* The entry that may hold pc, by the search table; 0: none. */
+MEMKIT__READS_ANYTHING static uintptr_t search_table(const memkit__cfi_common *common, uintptr_t pc)
+{
+    uintptr_t hdr = common->m->eh_frame_hdr;
+    const uint8_t *table = common->table;
     int64_t wanted = (int64_t)(pc - hdr);
-    uint64_t low = 0;                    /* the last that begins at or before pc, if any does */
-    for (uint64_t left = n; left > 1;) { /* no branch to guess: half of the guesses would fail */
+    if (common->n == 0)
+        return 0;
+    uint64_t low = 0; /* the last that begins at or before pc, if any does */
+    for (uint64_t left = common->n; left > 1;) { /* no branch: half of the guesses would fail */
         uint64_t half = left / 2;
         int32_t begins;
-        memcpy(&begins, b.p + (low + half) * 8, 4);
+        memcpy(&begins, table + (low + half) * 8, 4);
         low += half & -(uint64_t)(begins <= wanted);
         left -= half;
     }
     int32_t pair[2];
-    memcpy(pair, b.p + low * 8, 8);
+    memcpy(pair, table + low * 8, 8);
     return pair[0] <= wanted ? hdr + (uintptr_t)(intptr_t)pair[1] : 0;
 }
 
@@ -218,18 +234,17 @@ static bool read_common(uintptr_t at, memkit__cfi_machine *c, memkit__cfi_row *r
 bool memkit__cfi_find(const memkit__module *m, uintptr_t pc, memkit__cfi_row *row)
 {
     memkit__cfi_common common;
-    common.at = 0;
+    common.m = NULL;
     return memkit__cfi_find_by(&common, m, pc, row);
 }
 
-/* Makes *common that of the entry at `at`. */
-static bool common_at(memkit__cfi_common *common, const memkit__module *m, uintptr_t at)
+/* Reads the common entry at `at`, if it is not the one that was read. */
+static bool common_at(memkit__cfi_common *common, uintptr_t at)
 {
-    if (common->at == at && common->m == m)
+    if (common->at == at && at != 0)
         return true;
     common->at = 0;
-    common->m = m;
-    common->c = (memkit__cfi_machine){.m = m, .pc = UINTPTR_MAX};
+    common->c = (memkit__cfi_machine){.m = common->m, .pc = UINTPTR_MAX};
     memset(&common->row, 0, sizeof common->row);
     if (!read_common(at, &common->c, &common->row))
         return false;
@@ -240,13 +255,14 @@ static bool common_at(memkit__cfi_common *common, const memkit__module *m, uintp
 bool memkit__cfi_find_by(memkit__cfi_common *common, const memkit__module *m, uintptr_t pc,
                          memkit__cfi_row *row)
 {
-    uintptr_t at = m->eh_frame_hdr != 0 ? search_table(m, pc) : 0;
-    memkit__cfi_bytes b = entry_at(m, at);
+    if (common->m != m)
+        read_header(common, m);
+    memkit__cfi_bytes b = entry_at(m, search_table(common, pc));
     uintptr_t field = (uintptr_t)b.p;
     uint64_t back = memkit__cfi_uint(&b, 4);
     if (b.bad || back == 0) /* 0: a common entry */
         return false;
-    if (!common_at(common, m, field - back))
+    if (!common_at(common, field - back))
         return false;
     memkit__cfi_machine c = common->c;
     uintptr_t start = memkit__cfi_pointer(&b, c.encoding, m->eh_frame_hdr);

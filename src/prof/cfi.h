@@ -105,15 +105,18 @@ typedef struct {
     uintptr_t at, pc; /* rows begin at `at`; wanted is that of pc */
 } memkit__cfi_machine;
 
-/* A common entry that was read, for the entries after it that share it. */
+/* What was read of a module's tables, for the entries after it: the search table, and a common
+ * entry. */
 typedef struct memkit__cfi_common {
-    const memkit__module *m;
-    uintptr_t at; /* its address; 0: none was read */
+    const memkit__module *m; /* NULL: nothing was read */
+    const uint8_t *table;    /* pairs of 4 bytes: function, entry */
+    uint64_t n;              /* 0: it cannot be searched */
+    uintptr_t at;            /* of the common entry; 0: none was read */
     memkit__cfi_machine c;
     memkit__cfi_row row;
 } memkit__cfi_common;
 
-/* memkit__cfi_find with one common entry remembered from call to call; at = 0 before the first. */
+/* memkit__cfi_find with that remembered from call to call; m = NULL before the first. */
 bool memkit__cfi_find_by(memkit__cfi_common *common, const memkit__module *m, uintptr_t pc,
                          memkit__cfi_row *row);
 

@@ -29,7 +29,7 @@ void memkit__cache_begin(memkit__walker *k)
 {
     k->cache = atomic_load_explicit(&cache, memory_order_acquire);
     k->n_checked = 0;
-    k->common.at = 0;
+    k->common.m = NULL;
     k->age = atomic_load_explicit(&cache_age, memory_order_relaxed);
 }
 
@@ -57,7 +57,7 @@ static void check_age(memkit__walker *k)
     uint32_t now = atomic_load(&memkit__modules_replaced);
     uint32_t before = atomic_load(&cache_age);
     k->age = now;
-    k->common.at = 0;
+    k->common.m = NULL;
     if (now != before && atomic_compare_exchange_strong(&cache_age, &before, now))
         empty(k->cache);
 }

@@ -77,7 +77,7 @@ static bool ra_is_usual(const memkit__cfi_row *row, int64_t bp)
 uint32_t memkit__rule_find(const memkit__module *m, uintptr_t pc)
 {
     memkit__cfi_common common;
-    common.at = 0;
+    common.m = NULL;
     return memkit__rule_find_by(&common, m, pc);
 }
 
