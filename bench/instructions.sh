@@ -43,7 +43,7 @@ for rate in 512k 1; do
     sampled=$(per_op malloc-$rate 100000 "$PWD/$B/libmemkit-prof.so.0")
     row "  the same, sampled, rate $rate" "$sampled" "empty preload + $(awk "BEGIN { printf \"%.1f\", $sampled - $empty }")"
 done
-for kind in same changing sharing new; do
+for kind in same changing sharing partly new; do
     few=$(unwind $kind 2000) many=$(unwind $kind 4000)
     row "unwinding a stack of depth 24, $kind" "$(awk "BEGIN { printf \"%.1f\", ($many - $few) / 2000 }")" ""
 done
