@@ -32,9 +32,11 @@
 #include "prof/sums.h"
 #include "prof/takes.h"
 #include "prof/unwind.h"
+#include "prof/unwind_trail.h"
 
-#define OWN_FRAMES    8u   /* of ours, that are cut off */
-#define LABEL_SAMPLES 256u /* a thread's name is read again after so many */
+#define OWN_FRAMES    8u    /* of ours, that are cut off */
+#define TRAILS_AFTER  4096u /* a thread's allocations before its stacks are remembered */
+#define LABEL_SAMPLES 256u  /* a thread's name is read again after so many */
 
 atomic_bool memkit__sampler_labels;
 _Atomic uint64_t memkit__sampler_dropped;
@@ -288,9 +290,8 @@ static inline memkit__own *own_at(memkit__block *b, const stack *s)
 /* Written in place: a record that is copied would be read in other pieces than it was just written
  * in, and the processor waits for that. False: not recorded yet. */
 __attribute__((always_inline)) static inline bool
-record(memkit__block *b, void *p, size_t bytes, const stack *s, uint64_t born, bool by_realloc)
+record(memkit__block *b, void *p, size_t bytes, memkit__own *own, uint64_t born, bool by_realloc)
 {
-    memkit__own *own = own_at(b, s);
     memkit__place at;
     if (MEMKIT_UNLIKELY(own == NULL || !memkit__blocks_reserve(p, &at)))
         return false;
@@ -309,6 +310,48 @@ record(memkit__block *b, void *p, size_t bytes, const stack *s, uint64_t born, b
     return true;
 }
 
+/* Where the thread keeps the stacks it was at; NULL: it has allocated little as yet, or there is no
+ * room, or a site is more than a stack. */
+static inline memkit__trails *trails_of(memkit__block *b)
+{
+    memkit__exact *x = atomic_load_explicit(&b->exact, memory_order_relaxed);
+    if (MEMKIT_UNLIKELY(x == NULL ||
+                        atomic_load_explicit(&memkit__sampler_labels, memory_order_relaxed)))
+        return NULL;
+    return atomic_load_explicit(&x->trails, memory_order_relaxed);
+}
+
+static __attribute__((noinline)) void make_trails(memkit__block *b)
+{
+    memkit__exact *x = atomic_load_explicit(&b->exact, memory_order_relaxed);
+    if (x == NULL || atomic_load_explicit(&x->trails, memory_order_relaxed) != NULL ||
+        memkit__read(&b->mallocs) - b->base.mallocs < TRAILS_AFTER ||
+        atomic_exchange_explicit(&x->no_trails, true, memory_order_relaxed))
+        return; /* it is tried once, and a signal handler does not come in between */
+    atomic_store_explicit(&x->trails, memkit__trails_new(), memory_order_relaxed);
+}
+
+/* The counts of this thread at the site that it allocates at. */
+static inline memkit__own *own_here(memkit__block *b, uintptr_t function, const void *caller)
+{
+    memkit__trails *t = trails_of(b);
+    if (MEMKIT_LIKELY(t != NULL)) {
+        memkit__own *own = memkit__trail_find(t);
+        if (MEMKIT_LIKELY(own != NULL && own->site->frames[0] == function + 1))
+            return own;
+    }
+    uint64_t frames[ROOM];
+    bool cut = false;
+    unsigned n = memkit__unwind_here(frames, ROOM, &cut);
+    stack s = stack_of(frames, n, cut, function, caller);
+    memkit__own *own = own_at(b, &s);
+    if (t != NULL)
+        memkit__trail_note(t, own);
+    else
+        make_trails(b);
+    return own;
+}
+
 __attribute__((always_inline)) static inline void *on_alloc(void *p, size_t usable, size_t bytes,
                                                             uintptr_t function, const void *caller,
                                                             bool by_realloc)
@@ -319,11 +362,8 @@ __attribute__((always_inline)) static inline void *on_alloc(void *p, size_t usab
         return sample(p, usable, (memkit__asked){bytes, function, caller}, by_realloc);
     memkit__blocks_expect(p);
     int saved = errno;
-    uint64_t born = memkit__clock_ticks(), frames[ROOM];
-    bool cut = false;
-    unsigned n = memkit__unwind_here(frames, ROOM, &cut);
-    stack s = stack_of(frames, n, cut, function, caller);
-    bool recorded = record(b, p, bytes, &s, born, by_realloc);
+    uint64_t born = memkit__clock_ticks();
+    bool recorded = record(b, p, bytes, own_here(b, function, caller), born, by_realloc);
     errno = saved;
     if (MEMKIT_LIKELY(recorded))
         return p;

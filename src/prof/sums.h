@@ -66,6 +66,8 @@ typedef struct {
 #define MEMKIT__KNOWN_BITS 8
 typedef struct memkit__exact {
     _Atomic(struct memkit__slab *) slab;
+    _Atomic(struct memkit__trails *) trails; /* its stacks, once it has allocated much: sampler.c */
+    atomic_bool no_trails;                   /* there was no room */
     /* Its counts at sites that it was at lately, by a sum of their frames: sampler.c. */
     _Atomic(memkit__own *) known[1 << MEMKIT__KNOWN_BITS];
 } memkit__exact;

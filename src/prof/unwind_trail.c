@@ -1,0 +1,292 @@
+/* unwind_trail.c - stacks that a thread was at before, known again without a walk.
+ *
+ *     key = hash(sp, innermost return addresses)      trail: sp | pc | bp | what | n | words
+ *     tags:   [ tag | tag | tag | tag ] ..            a word: its value, its distance from sp
+ *     trails: [trail|trail|trail|trail] ..
+ *
+ * - Where a walk goes is told by its registers at the start, by the rules, which do not change
+ *   while a module stays, and by the words that it reads: return addresses, and frame pointers
+ *   where a later frame is left by one. If sp, pc and those words are what they were, so is the
+ *   stack. Comparing them waits for nothing, unlike a walk, in which each load depends on the one
+ *   before; and no site has to be looked up.
+ * - The key is of a few frames, so that many stacks through one place and depth lie apart. Only the
+ *   words decide.
+ * - A trail is of frames left by the simple rules alone, in modules that stay, up to the outermost
+ *   one, on the thread's own stack, with at most WORDS words. Others are walked.
+ * - All trails were taken under one thread pointer, which lies at the end of the stack: beneath it
+ *   the words of a trail can be read, as they could when it was made. The first thread's stack does
+ *   not move.
+ * - Noting costs a walk. Where trails are given up before they were ever found, only one in up to
+ * 64 stacks that are not found is noted.
+ * - `busy` from a find to its note: a signal handler that comes in between does without.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "prof/unwind_trail.h"
+
+#include "prof/mem.h"
+#include "prof/unwind.h"
+#include "prof/unwind_cache.h"
+
+#define WORD      sizeof(uintptr_t)
+#define WAYS      4u
+#define SET_BITS  10u
+#define KEY_STEPS 4u /* of them the first is out of our own functions */
+#define WORDS     44u
+#define AT_ONCE   4u /* words; a trail's last one is repeated up to a multiple */
+#define MAX_SKIP  63u
+
+typedef struct {
+    uintptr_t sp, pc, bp;
+    void *what;
+    uint16_t n;
+    bool needs_bp;            /* the bp it began with was used */
+    bool found;               /* again, since it was noted */
+    uint16_t distance[WORDS]; /* in words */
+    uintptr_t value[WORDS];
+} trail;
+
+struct memkit__trails {
+    bool busy;
+    unsigned skip, skipped;  /* of what is not found, so many are not noted; were not since */
+    unsigned next;           /* the way that is given up next */
+    uintptr_t pointer;       /* the thread pointer that all are of */
+    _Atomic uint64_t *rules; /* unwind_cache.c's */
+    struct {                 /* of the find that a note follows */
+        uintptr_t sp, pc, bp;
+    } asked;
+    uint32_t tags[1u << SET_BITS][WAYS];
+    trail trails[1u << SET_BITS][WAYS];
+};
+
+memkit__trails *memkit__trails_new(void)
+{
+    return memkit__kept_map_spare(sizeof(memkit__trails));
+}
+
+/* ---- known again ---- */
+
+static inline unsigned set_of(uint64_t key)
+{
+    return (unsigned)(key >> (64 - SET_BITS));
+}
+
+static inline uint32_t tag_of(uint64_t key)
+{
+    return (uint32_t)(key >> 16) | 1; /* 0: nothing is noted */
+}
+
+/* Goes as far as the simplest rule leads. What it reads is frames that are there. */
+MEMKIT__READS_ANYTHING static inline uint64_t key_of(_Atomic uint64_t *rules, uintptr_t sp,
+                                                     uintptr_t pc)
+{
+    uint64_t key = sp;
+    for (unsigned i = 0; i < KEY_STEPS; i++) {
+        uint32_t rule = memkit__cache_rule(rules, pc);
+        if (memkit__rule_kind(rule) != MEMKIT__BY_SP || (rule & MEMKIT__RULE_T) != 0)
+            break;
+        sp += memkit__rule_offset(rule);
+        pc = memkit__word(sp - WORD);
+        if (pc >> MEMKIT__FRAME_BITS != 0)
+            break;
+        key = key * UINT64_C(0x9e3779b97f4a7c15) + pc;
+    }
+    return key * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+MEMKIT__READS_ANYTHING static inline bool is_here(const trail *k, uintptr_t sp)
+{
+    uintptr_t differ;
+    unsigned i = 0;
+    do {
+        differ = 0;
+        for (unsigned j = 0; j < AT_ONCE; j++)
+            differ |= memkit__word(sp + k->distance[i + j] * WORD) ^ k->value[i + j];
+        i += AT_ONCE;
+    } while (differ == 0 && i < k->n);
+    return differ == 0;
+}
+
+/* Where the assembler below goes on: with the caller's registers. */
+void *memkit__trail_find_from(memkit__trails *t, uintptr_t sp, uintptr_t pc, uintptr_t bp)
+    __attribute__((used, visibility("hidden")));
+
+MEMKIT__READS_ANYTHING void *memkit__trail_find_from(memkit__trails *t, uintptr_t sp, uintptr_t pc,
+                                                     uintptr_t bp)
+{
+    if (__builtin_expect(t->busy, 0))
+        return NULL;
+    t->busy = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (__builtin_expect(t->pointer == memkit__thread_pointer(), 1)) {
+        uint64_t key = key_of(t->rules, sp, pc);
+        unsigned set = set_of(key);
+        for (unsigned i = 0; i < WAYS; i++) {
+            trail *k = &t->trails[set][i];
+            if (t->tags[set][i] != tag_of(key) || k->sp != sp || k->pc != pc ||
+                (k->needs_bp && k->bp != bp) || !is_here(k, sp))
+                continue;
+            void *what = k->what;
+            k->found = true;
+            atomic_signal_fence(memory_order_seq_cst);
+            t->busy = false;
+            return what;
+        }
+    }
+    t->asked.sp = sp;
+    t->asked.pc = pc;
+    t->asked.bp = bp;
+    return NULL;
+}
+
+/* ---- noted ---- */
+
+/* Adds the word at `at`; false: it is too far off, or there are too many. */
+MEMKIT__READS_ANYTHING static bool add_word(trail *k, uintptr_t at)
+{
+    uintptr_t distance = (at - k->sp) / WORD;
+    if (k->n == WORDS || distance > UINT16_MAX || (at - k->sp) % WORD != 0)
+        return false;
+    k->distance[k->n] = (uint16_t)distance;
+    k->value[k->n++] = memkit__word(at);
+    return true;
+}
+
+/* Walks from where the trail begins, and notes the words; false: it is no stack for a trail. The
+ * steps are those of unwind.c, of the simple kinds. */
+MEMKIT__READS_ANYTHING static bool follow(memkit__walker *w, trail *k)
+{
+    uintptr_t sp = k->sp, bp = k->bp, pc = k->pc, bp_at = 0; /* bp_at: where bp is from; 0: noted */
+    bool first_bp = true;
+    for (unsigned frames = 0; frames <= MEMKIT_PROF_MAX_DEPTH; frames++) {
+        if (pc >> MEMKIT__FRAME_BITS != 0)
+            return false;
+        uint32_t rule = memkit__cache_rule(w->cache, pc);
+        if (rule == MEMKIT__NO_RULE) { /* of the find's own caller, the first time */
+            uint64_t frame;
+            w->w.sp = sp;
+            rule = memkit__cache_rule_now(w, pc, &frame);
+        }
+        unsigned kind = memkit__rule_kind(rule);
+        if ((rule & MEMKIT__RULE_T) != 0)
+            return false;
+        if (kind == MEMKIT__LAST)
+            return true;
+        if (kind != MEMKIT__BY_SP && kind != MEMKIT__BY_BP)
+            return false;
+        if (kind == MEMKIT__BY_BP) {
+            k->needs_bp = k->needs_bp || first_bp;
+            if (bp_at != 0 && !add_word(k, bp_at))
+                return false;
+            bp_at = 0;
+        }
+        uintptr_t cfa = (kind == MEMKIT__BY_BP ? bp : sp) + memkit__rule_offset(rule);
+        uintptr_t below = memkit__rule_bp(rule), lowest = below > WORD ? below : WORD;
+        if (cfa <= sp || cfa % WORD != 0 || cfa > w->w.stack.hi || cfa - sp < lowest)
+            return false;
+#if defined(__x86_64__)
+        uintptr_t at = cfa - WORD;
+#else
+        uintptr_t at = cfa - below + WORD;
+        if (below == 0)
+            return false;
+#endif
+        if (!add_word(k, at))
+            return false;
+        pc = memkit__plain(memkit__word(at));
+        if (below != 0) {
+            bp_at = cfa - below;
+            bp = memkit__word(bp_at);
+            first_bp = false;
+        }
+        sp = cfa;
+    }
+    return false;
+}
+
+/* The way of a set that the next trail takes: an empty one, or each in turn. */
+static unsigned choose_way(memkit__trails *t, unsigned set)
+{
+    for (unsigned i = 0; i < WAYS; i++)
+        if (t->tags[set][i] == 0)
+            return i;
+    unsigned way = t->next++ % WAYS;
+    if (t->trails[set][way].found)
+        t->skip /= 2;
+    else
+        t->skip = t->skip < MAX_SKIP ? t->skip * 2 + 1 : MAX_SKIP;
+    return way;
+}
+
+static void note(memkit__trails *t, void *what)
+{
+    memkit__walker w;
+    uintptr_t pointer = memkit__thread_pointer();
+    if (!memkit__stack_of(&w.w.stack, t->asked.sp, memkit__thread_here()) || !w.w.stack.firm)
+        return;
+    memkit__cache_begin(&w);
+    if (w.cache == NULL)
+        return;
+    if (t->pointer != pointer) { /* of another thread, whose place this one took */
+        memset(t->tags, 0, sizeof t->tags);
+        t->pointer = pointer;
+        t->rules = w.cache;
+    }
+    trail fresh = {.sp = t->asked.sp, .pc = t->asked.pc, .bp = t->asked.bp, .what = what};
+    if (!follow(&w, &fresh) || fresh.n == 0)
+        return;
+    for (; fresh.n % AT_ONCE != 0; fresh.n++) {
+        fresh.distance[fresh.n] = fresh.distance[fresh.n - 1];
+        fresh.value[fresh.n] = fresh.value[fresh.n - 1];
+    }
+    uint64_t key = key_of(t->rules, fresh.sp, fresh.pc);
+    unsigned set = set_of(key), way = choose_way(t, set);
+    t->trails[set][way] = fresh;
+    t->tags[set][way] = tag_of(key);
+}
+
+void memkit__trail_note(memkit__trails *t, void *what)
+{
+    if (!t->busy) /* found by a handler's own, or a find that did without */
+        return;
+    if (what != NULL && t->skipped++ >= t->skip) {
+        t->skipped = 0;
+        note(t, what);
+    }
+    atomic_signal_fence(memory_order_seq_cst);
+    t->busy = false;
+}
+
+/* A function of C cannot say what its caller's registers were. */
+#if defined(__x86_64__)
+__asm__(".text\n\t"
+        ".p2align 4\n\t"
+        ".globl memkit__trail_find\n\t"
+        ".hidden memkit__trail_find\n\t"
+        ".type memkit__trail_find, @function\n"
+        "memkit__trail_find:\n\t"
+        ".cfi_startproc\n\t"
+        "endbr64\n\t"
+        "leaq 8(%rsp), %rsi\n\t"
+        "movq (%rsp), %rdx\n\t"
+        "movq %rbp, %rcx\n\t"
+        "jmp memkit__trail_find_from\n\t"
+        ".cfi_endproc\n\t"
+        ".size memkit__trail_find, . - memkit__trail_find\n");
+#else
+__asm__(".text\n\t"
+        ".p2align 4\n\t"
+        ".globl memkit__trail_find\n\t"
+        ".hidden memkit__trail_find\n\t"
+        ".type memkit__trail_find, %function\n"
+        "memkit__trail_find:\n\t"
+        ".cfi_startproc\n\t"
+        "hint #34\n\t"
+        "mov x1, sp\n\t"
+        "mov x2, x30\n\t"
+        "mov x3, x29\n\t"
+        "b memkit__trail_find_from\n\t"
+        ".cfi_endproc\n\t"
+        ".size memkit__trail_find, . - memkit__trail_find\n");
+#endif
