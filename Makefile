@@ -382,13 +382,14 @@ soak: lib $(EXAMPLES) $(B)/tests/test_service_hostile
 	    tests/run.sh $(B)/tests/test_service_hostile
 	$(Q)grep -a 'hostile requests' $(B)/tests/test_service_hostile.log
 
-## valgrind     the core's tests under valgrind, built to tell it what is handed out: any error fails,
+## valgrind     the core's tests, and two of the profiler's, under valgrind, built to tell it what is handed out: any error fails,
 ##              and any block that is not freed, also one that can be reached (make deps-ci)
 ## helgrind     the core's tests with threads under helgrind: any race or wrong order of locks fails
 ##              (not test_fork: in a child helgrind goes on with the threads that are no more)
 .PHONY: valgrind helgrind
 VALGRIND_TESTS := $(addprefix $(B)/tests/test_,buf takes arena arena_marks arena_model pool pool_model pool_threads metrics stats lru) \
-    $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads way) $(MATRIX)
+    $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads way) $(MATRIX) \
+    $(addprefix $(B)/tests/test_prof_,pprof symtab)
 HELGRIND_TESTS := $(addprefix $(B)/tests/test_,pool takes pool_threads metrics lru_refs)
 VALGRIND := valgrind -q --error-exitcode=9 --suppressions=tests/valgrind.supp
 VALGRIND_ENV = $(TEST_ENV) MEMKIT_SLOW=1 MEMKIT_TEST_OPS=1500 TEST_TIMEOUT=600

@@ -27,19 +27,26 @@ typedef struct {
     const char *preload; /* file name; of our build where there is a slash in it */
     const char *program; /* "prof_plain" */
     const char *env[3];
-    const char *wrap[6];        /* the command it is run by */
-    uint64_t want_rate;         /* that the profiler itself must state */
-    const char *refusal;        /* on standard error: it is not compiled in */
-    bool slow;                  /* a tenth of the pairs, and twice only */
-    bool optional;              /* with --all */
+    const char *wrap[6]; /* the command it is run by */
+    uint64_t want_rate;  /* that the profiler itself must state */
+    const char *reads,
+        *reader;         /* the run's raw file, and the program that then makes sense of it */
+    const char *refusal; /* on standard error: it is not compiled in */
+    bool slow;           /* a tenth of the pairs, and twice only */
+    bool optional;       /* with --all */
     double target[THREADS_MAX]; /* ratio to the base; 0: none */
     bool counted;               /* instructions, too */
     /* found by running */
     char absent[160]; /* why there are no more figures; "": there are */
     unsigned n[THREADS_MAX];
     run_result runs[THREADS_MAX][REPEATS_MAX];
-    double instructions; /* a pair; 0: not counted */
-    uint64_t disk_bytes; /* what a run leaves behind */
+    double instructions;              /* a pair; 0: not counted */
+    uint64_t disk_bytes[THREADS_MAX]; /* what a run leaves behind */
+    struct {
+        double seconds; /* 0: not run */
+        uint64_t bytes; /* that it had to read */
+        char trouble[160];
+    } reading[THREADS_MAX];
 } row;
 
 extern row rows[];
@@ -62,6 +69,8 @@ uint64_t row_pairs(const bench_opts *o, const row *r);
 
 /* Runs it once; false, and r->absent says why. */
 bool row_run(const bench_opts *o, row *r, unsigned threads, run_result *out);
+/* Runs it with a tenth of the pairs, and its reader over the file that this left. */
+void row_read(const bench_opts *o, row *r, unsigned threads);
 /* Instructions a pair, by callgrind. */
 bool row_count_instructions(const bench_opts *o, row *r);
 /* Runs prof_inside and prints what it says; "" where there is none. */

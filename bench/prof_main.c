@@ -61,6 +61,10 @@ static void run_all(const bench_opts *o)
         if (isatty(STDERR_FILENO))
             fprintf(stderr, "\rround %u of %u ", round + 1, o->repeats);
     }
+    for (unsigned i = 0; i < row_count; i++)
+        for (unsigned threads = 1; rows[i].reader != NULL && threads <= THREADS_MAX; threads++)
+            if (rows[i].n[threads - 1] > 0)
+                row_read(o, &rows[i], threads);
     for (unsigned i = 0; o->instructions && i < row_count; i++)
         if (rows[i].counted && rows[i].absent[0] == '\0')
             row_count_instructions(o, &rows[i]);

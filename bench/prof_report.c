@@ -118,7 +118,7 @@ static void print_added(void)
     }
 }
 
-static void print_own(void)
+static void print_own(const bench_opts *o)
 {
     for (unsigned i = 0; i < row_count; i++) {
         const row *r = &rows[i];
@@ -128,9 +128,18 @@ static void print_own(void)
                    r->name + 2, r->runs[0][0].samples, r->runs[0][0].sites,
                    (double)r->runs[0][0].own_bytes / 1048576,
                    r->runs[0][0].own_bytes <= 3 * 1048576 ? "reached" : "MISSED");
-        if (r->n[0] != 0 && r->disk_bytes != 0)
-            printf("%s: leaves %.2f MiB on disk after %s pairs\n", r->name + 2,
-                   (double)r->disk_bytes / 1048576, r->slow ? "a tenth of the" : "all");
+        for (unsigned t = 0; t < THREADS_MAX; t++)
+            if (r->n[t] != 0 && r->disk_bytes[t] != 0)
+                printf("%s: leaves %.2f MiB on disk after %" PRIu64
+                       " pairs in each of %u threads\n",
+                       r->name + 2, (double)r->disk_bytes[t] / 1048576, row_pairs(o, r), t + 1);
+        for (unsigned t = 0; t < THREADS_MAX; t++)
+            if (r->reading[t].seconds > 0)
+                printf("%s: its %s (given 4 GiB of memory) read %.2f MiB of %u threads in %.2f "
+                       "s%s%s\n",
+                       r->name + 2, strrchr(r->reader, '/') + 1,
+                       (double)r->reading[t].bytes / 1048576, t + 1, r->reading[t].seconds,
+                       r->reading[t].trouble[0] != '\0' ? ", then " : "", r->reading[t].trouble);
     }
 }
 
@@ -149,7 +158,7 @@ static void print_table(const bench_opts *o, const char *inside)
             print_row(&rows[i], threads);
     }
     print_added();
-    print_own();
+    print_own(o);
     print_instructions(o);
     if (inside[0] != '\0')
         printf("\n%s", inside);
@@ -171,8 +180,16 @@ static void json_text(const char *text)
 
 static void json_runs(const row *r, unsigned threads)
 {
-    printf("\"threads_%u\": {\"ratio_time\": %.4f, \"ratio_cpu\": %.4f, \"runs\": [", threads,
-           RATIO(r, threads, wall_ns), RATIO(r, threads, cpu_ns));
+    printf(
+        "\"threads_%u\": {\"ratio_time\": %.4f, \"ratio_cpu\": %.4f, \"disk_bytes\": %" PRIu64 ", ",
+        threads, RATIO(r, threads, wall_ns), RATIO(r, threads, cpu_ns), r->disk_bytes[threads - 1]);
+    if (r->reading[threads - 1].seconds > 0) {
+        printf("\"reader\": {\"seconds\": %.3f, \"bytes\": %" PRIu64 ", \"trouble\": ",
+               r->reading[threads - 1].seconds, r->reading[threads - 1].bytes);
+        json_text(r->reading[threads - 1].trouble);
+        printf("}, ");
+    }
+    printf("\"runs\": [");
     for (unsigned i = 0; i < r->n[threads - 1]; i++) {
         const run_result *x = &r->runs[threads - 1][i];
         printf("%s{\"ns\": %.2f, \"cpu_ns\": %.2f, \"to_end_ns\": %.2f, \"rss_kib\": %.0f, "
@@ -196,8 +213,8 @@ static void print_json(const bench_opts *o, const char *inside)
             printf(", \"absent\": ");
             json_text(r->absent);
         }
-        printf(", \"pairs\": %" PRIu64 ", \"disk_bytes\": %" PRIu64 ", \"instructions\": %.1f, ",
-               row_pairs(o, r), r->disk_bytes, r->instructions);
+        printf(", \"pairs\": %" PRIu64 ", \"instructions\": %.1f, ", row_pairs(o, r),
+               r->instructions);
         json_runs(r, 1);
         printf(", ");
         json_runs(r, 2);

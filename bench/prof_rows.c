@@ -2,6 +2,10 @@
  *
  * Each profiler is compared with its own malloc without it, in the same build of the same work. An
  * @ in an environment variable or a command is the directory for the run's files.
+ *
+ * heaptrack's library writes what it sees into a file, and another program, the interpreter, makes
+ * something of it: the command of that name joins them by a pipe. Here the library is preloaded
+ * alone, so that the row is what the program itself pays; the interpreter has a line of its own.
  */
 #include "prof_bench.h"
 
@@ -60,9 +64,11 @@ row rows[] = {
               .slow = true},
     [HEAPTRACK] = {.name = "  heaptrack, every allocation",
                    .base = GLIBC,
+                   .preload = "heaptrack/libheaptrack_preload.so",
                    PLAIN,
-                   .wrap = {"heaptrack", "-o", "@/heaptrack"},
-                   .slow = true},
+                   .env = {"DUMP_HEAPTRACK_OUTPUT=@/heaptrack"},
+                   .reads = "@/heaptrack",
+                   .reader = "heaptrack/libexec/heaptrack_interpret"},
     [MASSIF] = {.name = "  massif",
                 .base = GLIBC,
                 PLAIN,

@@ -12,12 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define RUN_SECONDS 90
+#define RUN_SECONDS  90
+#define READ_SECONDS 20
+#define READ_BYTES   ((rlim_t)4 << 30) /* of memory; beyond it a reader takes the machine with it */
 
 /* text with the directory in place of each @, never freed: there are few. */
 static char *with_directory(const bench_opts *o, const char *text)
@@ -53,9 +56,10 @@ static void become(const bench_opts *o, const row *r, const char *const *wrap, u
     argv[n++] = n_threads;
     argv[n++] = n_pairs;
     argv[n] = NULL;
-    static const char *const clean[] = {"MEMKIT_SAMPLE", "MEMKIT_DUMP", "MEMKIT_STATS",
-                                        "MALLOC_CONF",   "HEAPPROFILE", "TCMALLOC_SAMPLE_PARAMETER",
-                                        "LD_PRELOAD"};
+    static const char *const clean[] = {"MEMKIT_SAMPLE", "MEMKIT_DUMP",
+                                        "MEMKIT_STATS",  "MALLOC_CONF",
+                                        "HEAPPROFILE",   "TCMALLOC_SAMPLE_PARAMETER",
+                                        "LD_PRELOAD",    "DUMP_HEAPTRACK_OUTPUT"};
     for (unsigned i = 0; i < sizeof clean / sizeof *clean; i++)
         unsetenv(clean[i]);
     for (unsigned i = 0; i < 3 && r->env[i] != NULL; i++)
@@ -77,7 +81,7 @@ static void read_file(const char *path, char *text, size_t size)
 }
 
 /* Its status, or -1: it and all it has started were killed, it took too long. */
-static int wait_for(pid_t pid, const struct timespec *from, struct timespec *now)
+static int wait_for(pid_t pid, unsigned seconds, const struct timespec *from, struct timespec *now)
 {
     for (;;) {
         int status;
@@ -85,7 +89,7 @@ static int wait_for(pid_t pid, const struct timespec *from, struct timespec *now
         clock_gettime(CLOCK_MONOTONIC, now);
         if (ended == pid)
             return status;
-        if (ended < 0 || now->tv_sec - from->tv_sec > RUN_SECONDS)
+        if (ended < 0 || now->tv_sec - from->tv_sec > (time_t)seconds)
             break;
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
@@ -110,7 +114,7 @@ static int spawn(const bench_opts *o, const row *r, const char *const *wrap, uns
             _exit(126);
         become(o, r, wrap, threads, pairs);
     }
-    const int status = pid > 0 ? wait_for(pid, &from, &to) : -1;
+    const int status = pid > 0 ? wait_for(pid, RUN_SECONDS, &from, &to) : -1;
     if (status == -1)
         return -1;
     *ns = (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
@@ -193,8 +197,66 @@ bool row_run(const bench_opts *o, row *r, unsigned threads, run_result *out)
         parse(r, text, out);
         out->whole_ns = ns / (double)pairs;
     }
-    r->disk_bytes = sweep(o);
+    r->disk_bytes[threads - 1] = sweep(o);
     return r->absent[0] == '\0';
+}
+
+/* ---- the second half of a profiler that has one ---- */
+
+/* In the child: from the raw file, and what it makes of it goes nowhere. */
+static void become_reader(const bench_opts *o, const row *r)
+{
+    const struct rlimit most = {READ_BYTES, READ_BYTES};
+    char err[128];
+    snprintf(err, sizeof err, "%s/stderr", o->tmp);
+    const char *program = library_path(o, r->reader);
+    if (setpgid(0, 0) != 0 || program == NULL || setrlimit(RLIMIT_AS, &most) != 0 ||
+        freopen(with_directory(o, r->reads), "r", stdin) == NULL ||
+        freopen("/dev/null", "w", stdout) == NULL || freopen(err, "w", stderr) == NULL)
+        _exit(126);
+    execl(program, program, (char *)NULL);
+    _exit(127);
+}
+
+static void say_trouble(const bench_opts *o, row *r, unsigned threads, int status)
+{
+    char *trouble = r->reading[threads - 1].trouble;
+    const size_t room = sizeof r->reading[0].trouble;
+    char path[128], text[8192];
+    snprintf(path, sizeof path, "%s/stderr", o->tmp);
+    read_file(path, text, sizeof text);
+    const char *what = strstr(text, "terminate called"); /* of C++, behind what it says before */
+    what = what != NULL ? what : text;
+    if (status == -1)
+        snprintf(trouble, room, "was stopped: it has not ended within %d s", READ_SECONDS);
+    else if (WIFSIGNALED(status))
+        snprintf(trouble, room, "ended by signal %d: %.100s", WTERMSIG(status), what);
+    else if (WEXITSTATUS(status) != 0)
+        snprintf(trouble, room, "ended with exit code %d: %.100s", WEXITSTATUS(status), what);
+    for (char *p = trouble; *p != '\0'; p++)
+        *p = *p == '\n' ? ' ' : *p;
+}
+
+void row_read(const bench_opts *o, row *r, unsigned threads)
+{
+    double ns;
+    struct stat st;
+    char *raw = with_directory(o, r->reads);
+    if (spawn(o, r, r->wrap, threads, o->pairs / 10, &ns) == 0 && stat(raw, &st) == 0) {
+        struct timespec from, to;
+        clock_gettime(CLOCK_MONOTONIC, &from);
+        const pid_t pid = fork();
+        if (pid == 0)
+            become_reader(o, r);
+        const int status = pid > 0 ? wait_for(pid, READ_SECONDS, &from, &to) : -1;
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        r->reading[threads - 1].seconds =
+            (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
+        r->reading[threads - 1].bytes = (uint64_t)st.st_size;
+        say_trouble(o, r, threads, status);
+    }
+    free(raw);
+    sweep(o);
 }
 
 /* ---- instructions ---- */

@@ -75,13 +75,13 @@ for _ in $(seq "$rounds"); do
     done
 done
 
-printf '%-34s %10s %17s %7s %10s %17s %7s\n' "service before" "cpu ns/req" "min-max" "x" "req/s" "min-max" "x"
+printf '%-38s %10s %17s %7s %10s %17s %7s\n' "service before" "cpu ns/req" "min-max" "x" "req/s" "min-max" "x"
 for load in "$rate" 0; do
     [ "$load" -eq 0 ] && what="as fast as it goes" || what="$load requests a second"
     for sample in 0 524288 1; do
         case $sample in 0) name="no profile" ;; 1) name="every allocation" ;; *) name="512 KiB" ;; esac
         base=$out/0-$load file=$out/$sample-$load
-        printf '%-34s %10s %17s %7s %10s %17s %7s\n' "$what, $name" \
+        printf '%-38s %10s %17s %7s %10s %17s %7s\n' "$what, $name" \
             "$(median "$file" 1)" "$(range "$file" 1)" \
             "$(awk "BEGIN { printf \"%.2f\", $(median "$file" 1) / $(median "$base" 1) }")" \
             "$(median "$file" 2)" "$(range "$file" 2)" \

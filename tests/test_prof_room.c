@@ -4,6 +4,8 @@
  */
 #include "support.h"
 
+#include <errno.h>
+
 #include "prof/blocks.h"
 #include "prof/mem.h"
 #include "prof/site.h"
@@ -22,6 +24,25 @@ static bool put(memkit__site *site, uintptr_t number)
 {
     memkit__record r = {.site = site, .bytes = 100, .weight = 1};
     return memkit__blocks_put((const void *)(0x10000000 + number * 16), &r);
+}
+
+/* As a CPU profile alone has it: nobody has set a bound. */
+static void before_any_start_the_bound_is_the_default(void **state)
+{
+    (void)state;
+    const size_t piece = (size_t)1 << 20, kept = memkit__kept_bytes();
+    void *pieces[65];
+    unsigned n = 0;
+    while (n < 65 && (pieces[n] = memkit__kept_map(piece)) != NULL)
+        n++;
+    const size_t most = memkit__kept_bytes();
+    const int error = errno;
+    for (unsigned i = 0; i < n; i++)
+        memkit__kept_unmap(pieces[i], piece);
+    assert_true(n < 65);
+    assert_int_equal(error, ENOMEM);
+    assert_true(most <= (size_t)64 << 20 && most > (size_t)62 << 20);
+    assert_int_equal(memkit__kept_bytes(), kept);
 }
 
 static void a_full_table_takes_no_more_memory(void **state)
@@ -67,6 +88,7 @@ static void a_higher_bound_lets_the_table_grow_again(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(before_any_start_the_bound_is_the_default),
         cmocka_unit_test(a_full_table_takes_no_more_memory),
         cmocka_unit_test(new_stacks_have_room_beside_a_full_table),
         cmocka_unit_test(a_higher_bound_lets_the_table_grow_again),

@@ -45,7 +45,7 @@ typedef struct memkit__scratch_chunk {
 } scratch_chunk;
 
 static atomic_size_t kept;
-static atomic_size_t limit = SIZE_MAX;
+static atomic_size_t limit = MEMKIT__KEPT_LIMIT; /* also where no heap profile ever starts */
 static _Atomic(chunk *) current;
 
 static _Atomic uintptr_t mapper; /* the thread, by the address of its `here`; 0: none */

@@ -12,6 +12,9 @@
 
 #pragma GCC visibility push(hidden)
 
+/* The bound until another is set, also for a CPU profile alone. */
+#define MEMKIT__KEPT_LIMIT ((size_t)64 * 1024 * 1024)
+
 /* Bound of the kept memory, bytes; lowering it below what is kept stops it from growing. */
 void memkit__kept_limit(size_t max_bytes);
 /* Bytes kept now, in whole pages. */

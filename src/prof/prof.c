@@ -27,7 +27,6 @@
 #include "prof/unwind.h"
 
 #define DEFAULT_RATE ((size_t)512 * 1024)
-#define DEFAULT_MAX  ((size_t)64 * 1024 * 1024)
 #define DENSE_RATE   ((size_t)4096) /* below it most blocks that last are samples */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -63,7 +62,7 @@ static int start(const memkit_prof_opts *o)
 {
     if (running)
         return fail(EBUSY);
-    size_t max = o->max_bytes != 0 ? o->max_bytes : DEFAULT_MAX;
+    size_t max = o->max_bytes != 0 ? o->max_bytes : MEMKIT__KEPT_LIMIT;
     memkit__kept_limit(max);
     if (memkit__unwind_prepare() != 0)
         return fail(ENOMEM);
@@ -92,7 +91,7 @@ int memkit_prof_start(const memkit_prof_opts *opts)
     bool labels = atomic_load(&memkit__sampler_labels);
     int answer = start(o);
     if (answer != 0 && errno != EBUSY) {
-        memkit__kept_limit(limit != 0 ? (size_t)limit : SIZE_MAX);
+        memkit__kept_limit(limit != 0 ? (size_t)limit : MEMKIT__KEPT_LIMIT);
         atomic_store(&memkit__sampler_labels, labels);
         errno = ENOMEM;
     }
