@@ -286,7 +286,7 @@ $(B)/tests/test_lru_resize: LINK_FLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=p
 # One that is attached to as libmemkit-prof is.
 $(B)/tests/test_takes: LINK_FLAGS += -Wl,--export-dynamic-symbol=memkit_prof_attach
 HOOK_TESTS := $(filter $(B)/tests/test_hook% $(B)/tests/test_prof%,$(TESTS)) \
-    $(filter $(addprefix $(B)/tests/tools_,mallocs readers pro%),$(TOOLS))
+    $(filter $(addprefix $(B)/tests/tools_,mallocs readers flame pro%),$(TOOLS))
 $(HOOK_TESTS): $(PROF_A)
 $(filter $(B)/tests/tools_profiles%,$(TOOLS)): $(B)/tests/support_pprof.o
 $(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
@@ -294,7 +294,7 @@ $(HOOK_TESTS): LINK_FLAGS = -Wl,--export-dynamic-symbol=memkit_prof_attach
 $(B)/tests/test_prof_takes: $(B)/tests/support.o
 $(B)/tests/test_prof_takes: LINK_FLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
 # The writers of profiles, on profiles made up; one of them without memory, of malloc or of mmap.
-WRITER_TESTS := $(addprefix $(B)/tests/,$(addprefix test_prof_,pprof folded svg text oom) tools_readers)
+WRITER_TESTS := $(addprefix $(B)/tests/,$(addprefix test_prof_,pprof folded svg text oom) tools_readers tools_flame)
 $(WRITER_TESTS): $(addprefix $(B)/tests/,support.o support_profile.o)
 $(B)/tests/test_prof_oom: $(B)/tests/support_malloc.o
 $(B)/tests/test_prof_oom: LINK_FLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free,--wrap=mmap,--wrap=munmap
@@ -482,7 +482,7 @@ deps:
 deps-ci:
 	$(Q)scripts/deps.sh ci
 
-## deps-tools   and the programs that `make test-tools` talks to: Prometheus, Chromium, redis, nginx, other mallocs
+## deps-tools   and the programs that `make test-tools` talks to: Prometheus, Chromium, redis, nginx, other mallocs, readers of profiles
 .PHONY: deps-tools
 deps-tools:
 	$(Q)scripts/deps.sh tools

@@ -10,8 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Fails the test where no directory of PATH has the program. */
-__attribute__((unused)) static void need_tool(const char *name)
+/* Whether a directory of PATH has the program. */
+__attribute__((unused)) static int have_tool(const char *name)
 {
     const char *path = getenv("PATH");
     for (const char *dir = path != NULL ? path : ""; *dir != '\0';) {
@@ -19,11 +19,18 @@ __attribute__((unused)) static void need_tool(const char *name)
         int n = (int)strcspn(dir, ":");
         snprintf(full, sizeof full, "%.*s/%s", n, dir, name);
         if (access(full, X_OK) == 0)
-            return;
+            return 1;
         dir += n;
         dir += *dir == ':';
     }
-    fail_msg("%s is not installed: make deps-tools", name);
+    return 0;
+}
+
+/* Fails the test where the program is missing. */
+__attribute__((unused)) static void need_tool(const char *name)
+{
+    if (!have_tool(name))
+        fail_msg("%s is not installed: make deps-tools", name);
 }
 
 /* Runs a shell command and keeps what it says, cut off at the end. Its exit status, or 256 + the

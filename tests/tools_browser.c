@@ -23,6 +23,7 @@
 #include "../examples/service/compare_curves.h"
 #include "sanitized.h"
 #include "tools.h"
+#include "tools_chromium.h"
 
 #define POPULATIONS 2 /* with --id-bytes */
 #define CONTRAST    4.5
@@ -122,17 +123,9 @@ static int tear_down(void **state)
 /* Runs Chromium on a file of `dir`. What it dumps is in the file `dom`, what it says in `err`. */
 static void browse(const char *page, const char *flags)
 {
-    char command[2048];
-    snprintf(
-        command, sizeof command,
-        "cd '%s' && timeout 60 chromium --headless --no-sandbox --disable-gpu --disable-quic "
-        "--no-first-run --disable-background-networking --disable-component-update "
-        "--disable-sync --hide-scrollbars --enable-logging=stderr --user-data-dir='%s/profile' "
-        "%s 'file://%s/%s' >dom 2>err",
-        dir, dir, flags, dir, page);
-    int status = system(command);
-    if (status != 0)
-        fail_msg("chromium ended with status %d: %s", status, slurp("err"));
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", dir, page);
+    run_chromium(dir, path, flags);
 }
 
 /* The report with the script, its body as wide as that (the browser's own least width is 500). */
