@@ -482,7 +482,8 @@ deps:
 deps-ci:
 	$(Q)scripts/deps.sh ci
 
-## deps-tools   and the programs that `make test-tools` talks to: Prometheus, Chromium, redis, nginx, other mallocs, readers of profiles
+## deps-tools   and the programs that `make test-tools` talks to: Prometheus, Chromium, redis, nginx, other mallocs,
+##              readers of profiles (some come from npm)
 .PHONY: deps-tools
 deps-tools:
 	$(Q)scripts/deps.sh tools

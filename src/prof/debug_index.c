@@ -18,6 +18,7 @@ static const char style[] =
     "table{border-collapse:collapse}td,th{text-align:left;padding:.15rem 1.2rem .15rem 0;"
     "vertical-align:top}\n"
     "td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.95em}\n"
+    "th~td:last-child{white-space:nowrap}\n"
     "</style>\n";
 
 static const struct {
