@@ -141,7 +141,8 @@ static void the_stacks_follow_in_full(void **state)
 static void no_row_is_wider_than_a_hundred_columns(void **state)
 {
     (void)state;
-    memkit__profile *p = service_profile(&scratch, 1900, 1);
+    const unsigned wanted = SANITIZED ? 400 : 1900;
+    memkit__profile *p = service_profile(&scratch, wanted, 1);
     for (uint32_t type = 0; type < 6; type++) {
         memkit_buf *b = written(p, type);
         unsigned rows = 0, full = 0;
@@ -156,9 +157,10 @@ static void no_row_is_wider_than_a_hundred_columns(void **state)
         unsigned stacks = 0;
         for (const char *at = b->data; (at = strstr(at, "\n#")) != NULL; at++)
             stacks++;
-        assert_true(stacks > 1850); /* fewer than samples: calls on two lines of one function */
+        assert_true(stacks >
+                    wanted * 97 / 100); /* fewer than samples: calls on two lines of one function */
         assert_int_equal(rows, 1 + stacks);
-        assert_true(full > 500); /* the room there is is used */
+        assert_true(full > wanted / 4); /* the room there is is used */
         memkit_buf_free(b);
     }
 }
