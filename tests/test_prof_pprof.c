@@ -115,6 +115,18 @@ static int tear_down(void **state)
     return 0;
 }
 
+/* Which location of the profile has that id: they are told apart by address. */
+static uint32_t location_of(span whole, const memkit__profile *p, uint64_t id)
+{
+    span l = message_of(whole, 4, (unsigned)id - 1);
+    assert_true(number(l, 1) == id);
+    for (uint32_t i = 0; i < p->n_locations; i++)
+        if (p->locations[i].address == number(l, 3))
+            return i;
+    fail_msg("a location that the profile has not");
+    return 0;
+}
+
 /* ---- tests ---- */
 
 static void the_sample_types_come_in_the_order_given(void **state)
@@ -139,7 +151,7 @@ static bool is_sample(span s, const memkit__profile *p, const memkit__sample *wa
 {
     span ids = message_of(s, 1, 0), values = message_of(s, 2, 0);
     for (uint32_t i = 0; i < want->depth; i++)
-        if (ids.at == ids.end || varint(&ids) != want->locations[i] + 1)
+        if (ids.at == ids.end || location_of(whole, p, varint(&ids)) != want->locations[i])
             return false;
     if (ids.at != ids.end)
         return false;
@@ -191,7 +203,7 @@ static void mappings_locations_and_functions_are_numbered_from_one(void **state)
     assert_int_equal(count(whole, 4), p->n_locations);
     for (unsigned i = 0; i < p->n_locations; i++) {
         span l = message_of(whole, 4, i);
-        const memkit__location *want = &p->locations[i];
+        const memkit__location *want = &p->locations[location_of(whole, p, i + 1)];
         assert_int_equal(number(l, 1), i + 1);
         assert_int_equal(number(l, 2), want->mapping == MEMKIT__NONE ? 0 : want->mapping + 1);
         assert_true(number(l, 3) == want->address);
@@ -208,6 +220,25 @@ static void mappings_locations_and_functions_are_numbered_from_one(void **state)
         assert_string(whole, number(f, 4),
                       p->functions[i].file != NULL ? p->functions[i].file : "");
     }
+    memkit_buf_free(b);
+}
+
+/* One byte each, in the packed ids of the samples. */
+static void the_locations_used_most_have_the_smallest_ids(void **state)
+{
+    (void)state;
+    memkit__profile *p = service_profile(&scratch, 300, 1);
+    memkit_buf *b = written(p);
+    span whole = inflated(b);
+    static unsigned uses[2000];
+    assert_true(p->n_locations > 200 && p->n_locations < 2000);
+    memset(uses, 0, sizeof uses);
+    for (item i, f; next(&whole, &i);)
+        for (span s = i.bytes; i.field == 2 && next(&s, &f);)
+            for (span ids = f.bytes; f.field == 1 && ids.at < ids.end;)
+                uses[varint(&ids)]++;
+    for (unsigned id = 1; id <= p->n_locations; id++)
+        assert_true(id <= 127 ? id == 1 || uses[id] <= uses[id - 1] : uses[id] <= uses[127]);
     memkit_buf_free(b);
 }
 
@@ -360,6 +391,7 @@ int main(void)
                                   tear_down),
         cmocka_unit_test_teardown(mappings_locations_and_functions_are_numbered_from_one,
                                   tear_down),
+        cmocka_unit_test_teardown(the_locations_used_most_have_the_smallest_ids, tear_down),
         cmocka_unit_test_teardown(what_holds_for_the_whole_profile_is_said, tear_down),
         cmocka_unit_test_teardown(the_string_table_starts_empty_and_holds_each_text_once,
                                   tear_down),

@@ -1,7 +1,9 @@
 /* pprof.c - profile.proto, gzip'd: what go tool pprof, Pyroscope, Parca and speedscope read.
  *
- * Ids are the places in the profile's arrays + 1. Samples are sorted root first, so that gzip finds
- * the outer frames of a stack right before it. The same profile gives the same bytes.
+ * Ids of mappings and functions are the places in the profile's arrays + 1. So are locations', but
+ * that those used most come first: their ids are one byte each. Samples are sorted root first, so
+ * that gzip finds the outer frames of a stack right before it. The same profile gives the same
+ * bytes.
  */
 #include <errno.h>
 #include <string.h>
@@ -54,6 +56,8 @@ typedef struct {
     const memkit__profile *p;
     memkit__scratch *s;
     strings t;
+    uint32_t *id; /* of each location */
+    uint32_t *at; /* the location of each id - 1 */
     memkit__proto whole, message, packed;
 } writer;
 
@@ -97,6 +101,56 @@ static uint64_t string(writer *w, const char *text)
     return w->t.n++;
 }
 
+/* ---- ids of locations ---- */
+
+#define ONE_BYTE 127 /* the largest varint of one byte */
+
+static int most_used_first(const void *ctx, uint32_t a, uint32_t b)
+{
+    const uint32_t *uses = ctx;
+    return uses[a] == uses[b] ? 0 : uses[a] > uses[b] ? -1 : 1;
+}
+
+/* How many samples have each location. NULL: ENOMEM, or EINVAL: not resolved. */
+static uint32_t *count_uses(const memkit__profile *p, memkit__scratch *s)
+{
+    uint32_t *uses = memkit__scratch_array(s, p->n_locations, sizeof *uses);
+    for (uint32_t i = 0; i < p->n_samples && uses != NULL; i++)
+        for (uint32_t d = 0; d < p->samples[i].depth; d++) {
+            if (p->samples[i].locations == NULL || p->samples[i].locations[d] >= p->n_locations) {
+                errno = EINVAL;
+                return NULL;
+            }
+            uses[p->samples[i].locations[d]]++;
+        }
+    return uses;
+}
+
+/* The others stay in their order, by which gzip saves more than by any other. */
+static int number_locations(writer *w)
+{
+    uint32_t n = w->p->n_locations, next = 0, *uses = count_uses(w->p, w->s);
+    if (uses == NULL)
+        return -1;
+    w->id = memkit__scratch_array(w->s, n, sizeof *w->id);
+    w->at = memkit__scratch_array(w->s, n, sizeof *w->at);
+    uint32_t *order = memkit__scratch_array(w->s, n, sizeof *order);
+    if (w->id == NULL || w->at == NULL || order == NULL)
+        return -1;
+    for (uint32_t i = 0; i < n; i++)
+        order[i] = i;
+    if (memkit__sort(order, n, most_used_first, uses, w->s) != 0)
+        return -1;
+    for (; next < n && next < ONE_BYTE; next++)
+        w->id[order[next]] = next + 1;
+    for (uint32_t i = 0; i < n; i++) {
+        if (w->id[i] == 0)
+            w->id[i] = ++next;
+        w->at[w->id[i] - 1] = i;
+    }
+    return 0;
+}
+
 /* ---- messages ---- */
 
 static void put_value_type(writer *w, unsigned field, const memkit__value_type *v)
@@ -109,7 +163,7 @@ static void put_value_type(writer *w, unsigned field, const memkit__value_type *
 static void put_sample(writer *w, const memkit__sample *x)
 {
     for (uint32_t i = 0; i < x->depth; i++)
-        memkit__proto_varint(&w->packed, (uint64_t)x->locations[i] + 1);
+        memkit__proto_varint(&w->packed, w->id[x->locations[i]]);
     if (x->depth > 0)
         memkit__proto_message(&w->message, SAMPLE_LOCATION_ID, &w->packed);
     for (uint32_t i = 0; i < w->p->n_types; i++)
@@ -136,10 +190,10 @@ static void put_mapping(writer *w, uint32_t i)
     memkit__proto_message(&w->whole, PROFILE_MAPPING, &w->message);
 }
 
-static void put_location(writer *w, uint32_t i)
+static void put_location(writer *w, uint32_t id)
 {
-    const memkit__location *l = &w->p->locations[i];
-    memkit__proto_uint(&w->message, LOCATION_ID, (uint64_t)i + 1);
+    const memkit__location *l = &w->p->locations[w->at[id - 1]];
+    memkit__proto_uint(&w->message, LOCATION_ID, id);
     if (l->mapping != MEMKIT__NONE)
         memkit__proto_uint(&w->message, LOCATION_MAPPING_ID, (uint64_t)l->mapping + 1);
     memkit__proto_uint(&w->message, LOCATION_ADDRESS, l->address);
@@ -163,10 +217,11 @@ static void put_function(writer *w, uint32_t i)
 /* Root first; samples of one stack by their thread, then as they came. */
 static int order_of_samples(const void *ctx, uint32_t a, uint32_t b)
 {
-    const memkit__profile *p = ctx;
-    const memkit__sample *x = &p->samples[a], *y = &p->samples[b];
+    const writer *w = ctx;
+    const memkit__sample *x = &w->p->samples[a], *y = &w->p->samples[b];
     for (uint32_t i = 0; i < x->depth && i < y->depth; i++) {
-        uint32_t l = x->locations[x->depth - 1 - i], r = y->locations[y->depth - 1 - i];
+        uint32_t l = w->id[x->locations[x->depth - 1 - i]];
+        uint32_t r = w->id[y->locations[y->depth - 1 - i]];
         if (l != r)
             return l < r ? -1 : 1;
     }
@@ -181,15 +236,9 @@ static int put_samples(writer *w)
     uint32_t *order = memkit__scratch_array(w->s, p->n_samples, sizeof *order);
     if (order == NULL)
         return -1;
-    for (uint32_t i = 0; i < p->n_samples; i++) {
+    for (uint32_t i = 0; i < p->n_samples; i++)
         order[i] = i;
-        for (uint32_t d = 0; d < p->samples[i].depth; d++)
-            if (p->samples[i].locations == NULL || p->samples[i].locations[d] >= p->n_locations) {
-                errno = EINVAL;
-                return -1;
-            }
-    }
-    if (memkit__sort(order, p->n_samples, order_of_samples, p, w->s) != 0)
+    if (memkit__sort(order, p->n_samples, order_of_samples, w, w->s) != 0)
         return -1;
     for (uint32_t i = 0; i < p->n_samples; i++)
         put_sample(w, &p->samples[order[i]]);
@@ -205,8 +254,8 @@ static int put_all(writer *w)
         return -1;
     for (uint32_t i = 0; i < p->n_mappings; i++)
         put_mapping(w, i);
-    for (uint32_t i = 0; i < p->n_locations; i++)
-        put_location(w, i);
+    for (uint32_t id = 1; id <= p->n_locations; id++)
+        put_location(w, id);
     for (uint32_t i = 0; i < p->n_functions; i++)
         put_function(w, i);
     memkit__proto_uint(&w->whole, PROFILE_DROP_FRAMES, string(w, p->drop_frames));
@@ -243,8 +292,8 @@ static void zlib_free(void *scratch, void *p)
     (void)p;
 }
 
-/* Level 9 takes six times as long as 6 and saves one byte in a hundred. */
-#define LEVEL 6
+/* Of 1,900 stacks, beside 6: 7 takes 1.2 times as long and saves 1 %, 9 8 times for 4 %. */
+#define LEVEL 7
 
 /* Appends m as one gzip member without a name or a time. */
 static int compress_to(const memkit__proto *m, memkit_buf *out, memkit__scratch *s)
@@ -283,7 +332,8 @@ static int write_to(const memkit__profile *p, memkit_buf *out, memkit__scratch *
         errno = EINVAL;
         return -1;
     }
-    if (strings_init(&w.t, most_strings(p), s) != 0 || put_all(&w) != 0)
+    if (strings_init(&w.t, most_strings(p), s) != 0 || number_locations(&w) != 0 ||
+        put_all(&w) != 0)
         return -1;
     return compress_to(&w.whole, out, s);
 }
