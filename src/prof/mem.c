@@ -71,6 +71,11 @@ void memkit__kept_limit(size_t max_bytes)
     atomic_store(&limit, max_bytes);
 }
 
+size_t memkit__kept_bound(void)
+{
+    return atomic_load(&limit);
+}
+
 size_t memkit__kept_bytes(void)
 {
     return atomic_load(&kept);

@@ -17,6 +17,7 @@
 
 /* Bound of the kept memory, bytes; lowering it below what is kept stops it from growing. */
 void memkit__kept_limit(size_t max_bytes);
+size_t memkit__kept_bound(void);
 /* Bytes kept now, in whole pages. */
 size_t memkit__kept_bytes(void);
 

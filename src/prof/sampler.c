@@ -335,8 +335,9 @@ static __attribute__((noinline)) void make_trails(memkit__block *b)
 static inline memkit__own *own_here(memkit__block *b, uintptr_t function, const void *caller)
 {
     memkit__trails *t = trails_of(b);
+    memkit__trail_asked asked = {0};
     if (MEMKIT_LIKELY(t != NULL)) {
-        memkit__own *own = memkit__trail_find(t);
+        memkit__own *own = memkit__trail_find(t, &asked);
         if (MEMKIT_LIKELY(own != NULL && own->site->frames[0] == function + 1))
             return own;
     }
@@ -345,10 +346,10 @@ static inline memkit__own *own_here(memkit__block *b, uintptr_t function, const 
     unsigned n = memkit__unwind_here(frames, ROOM, &cut);
     stack s = stack_of(frames, n, cut, function, caller);
     memkit__own *own = own_at(b, &s);
-    if (t != NULL)
-        memkit__trail_note(t, own);
-    else
+    if (t == NULL)
         make_trails(b);
+    else if (own != NULL && asked.sp != 0)
+        memkit__trail_note(t, &asked, own);
     return own;
 }
 

@@ -256,7 +256,7 @@ static int take_names(pass *p, memkit__scratch *s)
         if (pc->before.there)
             before = pc->before;
         const memkit__symbol *x = choose(p, pc, &before);
-        if (x == NULL || pc->name != NULL)
+        if (x == NULL || (pc->name != NULL && !(pc->guessed && x->size > 0)))
             continue;
         if (!last.there || last.name != x->name || last.file != x->file) {
             last = *x;
@@ -269,6 +269,7 @@ static int take_names(pass *p, memkit__scratch *s)
         }
         pc->name = name;
         pc->file = file;
+        pc->guessed = x->size == 0;
     }
     return 0;
 }
@@ -323,7 +324,7 @@ int memkit__symtab_name(memkit__elf *e, memkit__pc *pcs, size_t n, memkit__scrat
         /* A .symtab may hold a few for debuggers alone: what it leaves goes to the second. */
         size_t unnamed = 0;
         for (size_t i = 0; i < n; i++) {
-            unnamed += pcs[i].name == NULL;
+            unnamed += pcs[i].name == NULL || pcs[i].guessed;
             pcs[i].covering.there = pcs[i].before.there = false;
         }
         if (unnamed == 0)

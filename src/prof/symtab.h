@@ -21,6 +21,8 @@ typedef struct {
     uint32_t module;   /* of the caller's */
     uint32_t location; /* of the caller's */
     const char *name;  /* what was found, of the scratch; NULL: nothing */
+    bool guessed;      /* by a symbol without a size, which reaches to the next: one with a size
+                          that covers it, in another table, is better */
     const char *file;  /* of static functions, as the compiler was given it, less directories */
     memkit__symbol covering, before;
 } memkit__pc;

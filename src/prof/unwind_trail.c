@@ -13,12 +13,12 @@
  *   words decide.
  * - A trail is of frames left by the simple rules alone, in modules that stay, up to the outermost
  *   one, on the thread's own stack, with at most WORDS words. Others are walked.
- * - All trails were taken under one thread pointer, which lies at the end of the stack: beneath it
- *   the words of a trail can be read, as they could when it was made. The first thread's stack does
- *   not move.
+ * - Looked for only on the thread's own stack (unwind_stack.c), of which nothing is read beyond the
+ *   end: code that switches stacks by itself may have rules that do not hold there.
  * - Noting costs a walk. Where trails are given up before they were ever found, only one in up to
  * 64 stacks that are not found is noted.
- * - `busy` from a find to its note: a signal handler that comes in between does without.
+ * - A signal handler may come in between: `busy` while trails are read or written, and it does
+ *   without. Where a find looked is with its caller, so a handler's note is of its own stack.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -41,6 +41,7 @@ typedef struct {
     uintptr_t sp, pc, bp;
     void *what;
     uint16_t n;
+    uint16_t furthest;        /* of the distances */
     bool needs_bp;            /* the bp it began with was used */
     bool found;               /* again, since it was noted */
     uint16_t distance[WORDS]; /* in words */
@@ -51,18 +52,19 @@ struct memkit__trails {
     bool busy;
     unsigned skip, skipped;  /* of what is not found, so many are not noted; were not since */
     unsigned next;           /* the way that is given up next */
-    uintptr_t pointer;       /* the thread pointer that all are of */
     _Atomic uint64_t *rules; /* unwind_cache.c's */
-    struct {                 /* of the find that a note follows */
-        uintptr_t sp, pc, bp;
-    } asked;
     uint32_t tags[1u << SET_BITS][WAYS];
     trail trails[1u << SET_BITS][WAYS];
 };
 
 memkit__trails *memkit__trails_new(void)
 {
-    return memkit__kept_map_spare(sizeof(memkit__trails));
+    static atomic_size_t taken; /* bytes; a cache must leave the room to what is recorded */
+    size_t all = atomic_fetch_add(&taken, sizeof(memkit__trails)) + sizeof(memkit__trails);
+    memkit__trails *t = all <= memkit__kept_bound() / 8 ? memkit__kept_map_spare(sizeof *t) : NULL;
+    if (t == NULL)
+        atomic_fetch_sub(&taken, sizeof *t);
+    return t;
 }
 
 /* ---- known again ---- */
@@ -77,9 +79,9 @@ static inline uint32_t tag_of(uint64_t key)
     return (uint32_t)(key >> 16) | 1; /* 0: nothing is noted */
 }
 
-/* Goes as far as the simplest rule leads. What it reads is frames that are there. */
-MEMKIT__READS_ANYTHING static inline uint64_t key_of(_Atomic uint64_t *rules, uintptr_t sp,
-                                                     uintptr_t pc)
+/* Goes as far as the simplest rule leads, beneath hi. */
+MEMKIT__READS_ANYTHING static inline uint64_t key_of(_Atomic uint64_t *rules, uintptr_t hi,
+                                                     uintptr_t sp, uintptr_t pc)
 {
     uint64_t key = sp;
     for (unsigned i = 0; i < KEY_STEPS; i++) {
@@ -87,6 +89,8 @@ MEMKIT__READS_ANYTHING static inline uint64_t key_of(_Atomic uint64_t *rules, ui
         if (memkit__rule_kind(rule) != MEMKIT__BY_SP || (rule & MEMKIT__RULE_T) != 0)
             break;
         sp += memkit__rule_offset(rule);
+        if (sp > hi)
+            break;
         pc = memkit__word(sp - WORD);
         if (pc >> MEMKIT__FRAME_BITS != 0)
             break;
@@ -108,36 +112,44 @@ MEMKIT__READS_ANYTHING static inline bool is_here(const trail *k, uintptr_t sp)
     return differ == 0;
 }
 
+static inline void *find(memkit__trails *t, const memkit__trail_asked *a, uintptr_t hi)
+{
+    uint64_t key = key_of(t->rules, hi, a->sp, a->pc);
+    unsigned set = set_of(key);
+    for (unsigned i = 0; i < WAYS; i++) {
+        trail *k = &t->trails[set][i];
+        if (t->tags[set][i] != tag_of(key) || k->sp != a->sp || k->pc != a->pc ||
+            (k->needs_bp && k->bp != a->bp) || (hi - a->sp) / WORD <= k->furthest ||
+            !is_here(k, a->sp))
+            continue;
+        k->found = true;
+        return k->what;
+    }
+    return NULL;
+}
+
 /* Where the assembler below goes on: with the caller's registers. */
-void *memkit__trail_find_from(memkit__trails *t, uintptr_t sp, uintptr_t pc, uintptr_t bp)
+void *memkit__trail_find_from(memkit__trails *t, memkit__trail_asked *asked, uintptr_t sp,
+                              uintptr_t pc, uintptr_t bp)
     __attribute__((used, visibility("hidden")));
 
-MEMKIT__READS_ANYTHING void *memkit__trail_find_from(memkit__trails *t, uintptr_t sp, uintptr_t pc,
-                                                     uintptr_t bp)
+void *memkit__trail_find_from(memkit__trails *t, memkit__trail_asked *asked, uintptr_t sp,
+                              uintptr_t pc, uintptr_t bp)
 {
-    if (__builtin_expect(t->busy, 0))
+    memkit__stack stack;
+    asked->sp = 0;
+    if (__builtin_expect(t->busy, 0) || !memkit__stack_of(&stack, sp, memkit__thread_here()) ||
+        !stack.firm)
+        return NULL;
+    *asked = (memkit__trail_asked){sp, pc, bp};
+    if (t->rules == NULL) /* nothing is noted yet */
         return NULL;
     t->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
-    if (__builtin_expect(t->pointer == memkit__thread_pointer(), 1)) {
-        uint64_t key = key_of(t->rules, sp, pc);
-        unsigned set = set_of(key);
-        for (unsigned i = 0; i < WAYS; i++) {
-            trail *k = &t->trails[set][i];
-            if (t->tags[set][i] != tag_of(key) || k->sp != sp || k->pc != pc ||
-                (k->needs_bp && k->bp != bp) || !is_here(k, sp))
-                continue;
-            void *what = k->what;
-            k->found = true;
-            atomic_signal_fence(memory_order_seq_cst);
-            t->busy = false;
-            return what;
-        }
-    }
-    t->asked.sp = sp;
-    t->asked.pc = pc;
-    t->asked.bp = bp;
-    return NULL;
+    void *what = find(t, asked, stack.hi);
+    atomic_signal_fence(memory_order_seq_cst);
+    t->busy = false;
+    return what;
 }
 
 /* ---- noted ---- */
@@ -219,41 +231,40 @@ static unsigned choose_way(memkit__trails *t, unsigned set)
     return way;
 }
 
-static void note(memkit__trails *t, void *what)
+static void note(memkit__trails *t, const memkit__trail_asked *asked, void *what)
 {
     memkit__walker w;
-    uintptr_t pointer = memkit__thread_pointer();
-    if (!memkit__stack_of(&w.w.stack, t->asked.sp, memkit__thread_here()) || !w.w.stack.firm)
+    if (!memkit__stack_of(&w.w.stack, asked->sp, memkit__thread_here()) || !w.w.stack.firm)
         return;
     memkit__cache_begin(&w);
-    if (w.cache == NULL)
-        return;
-    if (t->pointer != pointer) { /* of another thread, whose place this one took */
-        memset(t->tags, 0, sizeof t->tags);
-        t->pointer = pointer;
-        t->rules = w.cache;
-    }
-    trail fresh = {.sp = t->asked.sp, .pc = t->asked.pc, .bp = t->asked.bp, .what = what};
-    if (!follow(&w, &fresh) || fresh.n == 0)
+    trail fresh = {.sp = asked->sp, .pc = asked->pc, .bp = asked->bp, .what = what};
+    if (w.cache == NULL || !follow(&w, &fresh) || fresh.n == 0)
         return;
     for (; fresh.n % AT_ONCE != 0; fresh.n++) {
         fresh.distance[fresh.n] = fresh.distance[fresh.n - 1];
         fresh.value[fresh.n] = fresh.value[fresh.n - 1];
     }
-    uint64_t key = key_of(t->rules, fresh.sp, fresh.pc);
+    for (unsigned i = 0; i < fresh.n; i++)
+        if (fresh.distance[i] > fresh.furthest)
+            fresh.furthest = fresh.distance[i];
+    t->rules = w.cache;
+    uint64_t key = key_of(t->rules, w.w.stack.hi, fresh.sp, fresh.pc);
     unsigned set = set_of(key), way = choose_way(t, set);
+    t->tags[set][way] = 0; /* a handler may leave by a jump, here as well */
+    atomic_signal_fence(memory_order_seq_cst);
     t->trails[set][way] = fresh;
+    atomic_signal_fence(memory_order_seq_cst);
     t->tags[set][way] = tag_of(key);
 }
 
-void memkit__trail_note(memkit__trails *t, void *what)
+void memkit__trail_note(memkit__trails *t, const memkit__trail_asked *asked, void *what)
 {
-    if (!t->busy) /* found by a handler's own, or a find that did without */
+    if (t->busy || t->skipped++ < t->skip)
         return;
-    if (what != NULL && t->skipped++ >= t->skip) {
-        t->skipped = 0;
-        note(t, what);
-    }
+    t->skipped = 0;
+    t->busy = true;
+    atomic_signal_fence(memory_order_seq_cst);
+    note(t, asked, what);
     atomic_signal_fence(memory_order_seq_cst);
     t->busy = false;
 }
@@ -268,9 +279,9 @@ __asm__(".text\n\t"
         "memkit__trail_find:\n\t"
         ".cfi_startproc\n\t"
         "endbr64\n\t"
-        "leaq 8(%rsp), %rsi\n\t"
-        "movq (%rsp), %rdx\n\t"
-        "movq %rbp, %rcx\n\t"
+        "leaq 8(%rsp), %rdx\n\t"
+        "movq (%rsp), %rcx\n\t"
+        "movq %rbp, %r8\n\t"
         "jmp memkit__trail_find_from\n\t"
         ".cfi_endproc\n\t"
         ".size memkit__trail_find, . - memkit__trail_find\n");
@@ -283,9 +294,9 @@ __asm__(".text\n\t"
         "memkit__trail_find:\n\t"
         ".cfi_startproc\n\t"
         "hint #34\n\t"
-        "mov x1, sp\n\t"
-        "mov x2, x30\n\t"
-        "mov x3, x29\n\t"
+        "mov x2, sp\n\t"
+        "mov x3, x30\n\t"
+        "mov x4, x29\n\t"
         "b memkit__trail_find_from\n\t"
         ".cfi_endproc\n\t"
         ".size memkit__trail_find, . - memkit__trail_find\n");
