@@ -236,6 +236,35 @@ static void what_is_allocated_while_stopped_is_in_no_profile(void **state)
     in_a_child(try_stop);
 }
 
+static bool says(const char *part)
+{
+    memkit_buf *out = memkit_buf_new(0);
+    bool said = memkit_prof_write(out, MEMKIT_PROF_ALLOCS, MEMKIT_FMT_TEXT, NULL) == 0 &&
+                strstr(out->data, part) != NULL;
+    memkit_buf_free(out);
+    return said;
+}
+
+static const char *try_two_rates(void)
+{
+    MUST(start_at(1) == 0);
+    free(allocate(10));
+    MUST(says("exact, in requested bytes"));
+    MUST(memkit_prof_set_rate(10000) == 0);
+    for (int i = 0; i < 1000; i++)
+        free(allocate(1000));
+    MUST(memkit_prof_set_rate(1) == 0);
+    MUST(says("not exact") && !says("exact, in requested bytes"));
+    return NULL;
+}
+
+static void what_was_once_sampled_is_not_called_exact(void **state)
+{
+    (void)state;
+    NEEDS_HOOK();
+    in_a_child(try_two_rates);
+}
+
 /* ---- names of threads ------------------------------------------------------------------------ */
 
 static void *allocates_by_name(void *name)
@@ -367,6 +396,7 @@ int main(void)
         cmocka_unit_test(sampling_at_the_default_rate_takes_less_than_3_mib),
         cmocka_unit_test(toggled_100_times_under_load_it_does_not_drift),
         cmocka_unit_test(what_is_allocated_while_stopped_is_in_no_profile),
+        cmocka_unit_test(what_was_once_sampled_is_not_called_exact),
         cmocka_unit_test(stacks_are_told_apart_by_the_threads_name_on_request),
         cmocka_unit_test(a_child_forked_under_load_has_all_records_and_can_go_on),
         cmocka_unit_test(a_handler_that_allocates_is_recorded_wherever_it_comes),

@@ -27,12 +27,18 @@ static bool add_sample(memkit__profile *p, const memkit__site *site, int64_t per
     if (periods == 0)
         return true; /* of a run before this one */
     int64_t *values = memkit__scratch_array(s, N_TYPES, sizeof *values);
-    if (values == NULL)
+    double *variance = memkit__scratch_array(s, N_TYPES, sizeof *variance);
+    if (values == NULL || variance == NULL)
         return false;
     values[0] = (int64_t)periods;
     values[CPU] = (int64_t)periods * period_ns;
-    p->samples[p->n_samples++] = (memkit__sample){
-        .frames = site->frames, .depth = site->depth, .cut = site->cut, .values = values};
+    variance[0] = (double)periods; /* of a count of rare, independent events */
+    variance[CPU] = (double)periods * (double)period_ns * (double)period_ns;
+    p->samples[p->n_samples++] = (memkit__sample){.frames = site->frames,
+                                                  .depth = site->depth,
+                                                  .cut = site->cut,
+                                                  .values = values,
+                                                  .variance = variance};
     return true;
 }
 

@@ -105,6 +105,6 @@ bool memkit__debug_query(const char *query, memkit__debug_args *out, char why[ME
         at += n + (at[n] == '&');
     }
     if (out->debug != 0 && out->seconds != 0)
-        return refuse(why, "debug and seconds do not go together: text is of all since the start");
+        return refuse(why, "debug and seconds do not go together: a delta has no text");
     return true;
 }

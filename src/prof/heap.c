@@ -196,6 +196,15 @@ __attribute__((format(printf, 2, 3))) static void comment(comments *c, const cha
     c->texts[c->n++] = kept;
 }
 
+/* No sample was taken at another rate than 1. */
+static bool all_exact(const memkit__profile *p)
+{
+    for (uint32_t i = 0; i < p->n_samples; i++)
+        if (p->samples[i].variance != NULL)
+            return false;
+    return true;
+}
+
 static bool make_comments(memkit__profile *p, const memkit_prof_snap *since,
                           const memkit_prof_stats_t *st, memkit__scratch *s)
 {
@@ -203,8 +212,10 @@ static bool make_comments(memkit__profile *p, const memkit_prof_snap *since,
     if (c.texts == NULL)
         return false;
     comment(&c, "memkit " MEMKIT_VERSION);
-    if (st->sample_bytes == 1)
+    if (st->sample_bytes == 1 && all_exact(p))
         comment(&c, "every allocation is a sample: exact, in requested bytes");
+    else if (st->sample_bytes == 1)
+        comment(&c, "every allocation is a sample now, but was not always: not exact");
     else
         comment(&c, "one sample in %" PRIu64 " bytes allocated, on average", st->sample_bytes);
     comment(&c, "the profiler's own memory: %" PRIu64 " bytes of at most %" PRIu64, st->own_bytes,
