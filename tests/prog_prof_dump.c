@@ -3,6 +3,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,21 @@ static void forks(void)
         exit(8);
 }
 
+static void *stays_a_little(void *unused)
+{
+    usleep(200000);
+    return unused;
+}
+
+/* The first thread leaves, then the other. */
+static void threads_leave(void)
+{
+    pthread_t other;
+    if (pthread_create(&other, NULL, stays_a_little, NULL) != 0)
+        exit(9);
+    pthread_exit(NULL);
+}
+
 static int dump_program(const char *mode)
 {
     allocates_for_the_profile();
@@ -69,6 +85,8 @@ static int dump_program(const char *mode)
     }
     if (strcmp(mode, "fork") == 0)
         forks();
+    if (strcmp(mode, "threads") == 0)
+        threads_leave();
     if (strcmp(mode, "wait") == 0)
         wait_for_word();
     if (strcmp(mode, "child-waits") == 0) {

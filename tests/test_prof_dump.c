@@ -500,6 +500,26 @@ static void it_is_said_also_where_the_program_closed_its_standard_error(void **s
     assert_non_null(strstr(r->err, "MEMKIT_DUMP=/proc/self: a profile: "));
 }
 
+/* Our threads take no signals, so that one left alone would be there for good. */
+static void a_program_that_all_its_threads_have_left_ends(void **state)
+{
+    (void)state;
+    char last[4096];
+    NEEDS_PRELOAD();
+    fresh_dump_dir();
+    environment("MEMKIT_DUMP", dump_dir, "MEMKIT_DUMP_SIGNAL", "USR2", NULL);
+    assert_ran(
+        RUN(true, NULL, "timeout", "-s", "KILL", "10", in_build("tests/prog_prof_dump"), "threads"),
+        0);
+    assert_true(files(last) >= 1);
+    environment("MEMKIT_SAMPLE", "1", NULL);
+    setenv("MEMKIT_LISTEN", "127.0.0.1:0", 1);
+    const result *r =
+        RUN(true, NULL, "timeout", "-s", "KILL", "10", in_build("tests/prog_prof_dump"), "threads");
+    unsetenv("MEMKIT_LISTEN");
+    assert_int_equal(r->code, 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "--program") == 0)
@@ -527,6 +547,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(places_where_nothing_can_be_written_are_said),
         cmocka_unit_test(a_file_that_may_not_grow_leaves_nothing),
         cmocka_unit_test(it_is_said_also_where_the_program_closed_its_standard_error),
+        cmocka_unit_test(a_program_that_all_its_threads_have_left_ends),
     };
     return finish(cmocka_run_group_tests(tests, NULL, NULL));
 }

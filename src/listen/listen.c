@@ -36,6 +36,7 @@
 
 /* 0.9.75 asks to be run again and again for a connection whose memory is full and whose request is
  * not whole. After so many turns in vain it has to wait a little. */
+#define IDLE_MS 1000 /* the thread looks around as often */
 #define IN_VAIN 16
 
 enum { TAG_MHD = 0, TAG_LISTEN = 1 };
@@ -207,7 +208,7 @@ static int wait_ms(server *s, unsigned in_vain)
         uint64_t left = due > now ? (due - now + 999999u) / 1000000u : 0;
         ms = left < ms ? left : ms;
     }
-    return ms == UINT_MAX ? -1 : ms > INT_MAX ? INT_MAX : (int)ms;
+    return ms > IDLE_MS ? IDLE_MS : (int)ms;
 }
 
 /* False: the descriptors are not ours any more. */
@@ -217,6 +218,8 @@ static bool turn(server *s, unsigned *in_vain)
     int n = epoll_wait(s->epoll_fd, ev, EVENTS, wait_ms(s, *in_vain));
     if (n < 0 && errno != EINTR)
         return false;
+    if (n == 0 && *in_vain == 0)
+        s->host->idle();
     *in_vain = n > 0 || s->progress || !pending(s) ? 0 : *in_vain + 1;
     s->progress = false;
     s->now_ns = now_ns();

@@ -30,6 +30,8 @@ typedef struct {
     void (*buf_free)(memkit_buf *b);
     /* What the calling thread allocates from here on is in no figure and no profile. */
     void (*quiet)(void);
+    /* To be called about once a second: ends a process of which only our threads are left. */
+    void (*idle)(void);
 } memkit__listen_host;
 
 typedef struct {

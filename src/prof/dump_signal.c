@@ -7,6 +7,7 @@
  *   takes no signals, and what it allocates is in no figure.
  * - A fork leaves the thread behind, so the child makes its own. It touches nothing of ours before
  *   it is woken: other handlers of the fork may still be at work.
+ * - It looks once a second whether it is the last one (lone.h).
  * - A program that has a handler keeps it. One that installs its own later has the signal back.
  */
 #ifndef _GNU_SOURCE
@@ -17,9 +18,11 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 
 #include "hook/report.h"
 #include "prof/env.h"
+#include "prof/lone.h"
 #include "prof/quiet.h"
 
 #define STACK ((size_t)1024 * 1024)
@@ -35,15 +38,31 @@ static void on_signal(int sig)
     errno = saved;
 }
 
+/* Whether a profile is wanted. */
+static bool wait_a_second(void)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec++;
+    while (sem_timedwait(&wanted, &until) != 0)
+        if (errno != EINTR)
+            return false;
+    return true;
+}
+
 static void *write_when_wanted(void *unused)
 {
     (void)unused;
-    for (bool quiet = false;; quiet = true) {
-        while (sem_wait(&wanted) != 0)
-            ;
+    memkit__lone_begin(MEMKIT__LONE_DUMP);
+    for (bool quiet = false;;) {
+        bool asked = wait_a_second();
         if (!quiet)
             memkit__quiet_begin();
-        memkit__dump();
+        quiet = true;
+        if (asked)
+            memkit__dump();
+        else
+            memkit__lone_check();
     }
     return NULL;
 }

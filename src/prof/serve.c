@@ -25,6 +25,7 @@
 #include "hook/report.h"
 #include "listen/listen.h"
 #include "prof/debug.h"
+#include "prof/lone.h"
 #include "prof/quiet.h"
 
 #define LIBRARY "libmemkit-listen.so.0"
@@ -44,6 +45,12 @@ typedef struct {
 static atomic_bool serving;
 static _Atomic(const memkit__listen_table *) listener;
 
+static void begin_thread(void)
+{
+    memkit__quiet_begin();
+    memkit__lone_begin(MEMKIT__LONE_LISTEN);
+}
+
 static const memkit__listen_host host = {
     .abi = MEMKIT__LISTEN_ABI,
     .size = sizeof host,
@@ -54,7 +61,8 @@ static const memkit__listen_host host = {
     .takes_post = memkit_debug_takes_post,
     .buf_new = memkit_buf_new,
     .buf_free = memkit_buf_free,
-    .quiet = memkit__quiet_begin,
+    .quiet = begin_thread,
+    .idle = memkit__lone_check,
 };
 
 /* ---- the address ---- */
