@@ -99,17 +99,23 @@ MEMKIT__READS_ANYTHING static inline uint64_t key_of(_Atomic uint64_t *rules, ui
     return key * UINT64_C(0x9e3779b97f4a7c15);
 }
 
-MEMKIT__READS_ANYTHING static inline bool is_here(const trail *k, uintptr_t sp)
+MEMKIT__READS_ANYTHING static inline uintptr_t differs(uintptr_t sp, uint16_t distance,
+                                                       uintptr_t value)
 {
-    uintptr_t differ;
-    unsigned i = 0;
-    do {
-        differ = 0;
-        for (unsigned j = 0; j < AT_ONCE; j++)
-            differ |= memkit__word(sp + k->distance[i + j] * WORD) ^ k->value[i + j];
-        i += AT_ONCE;
-    } while (differ == 0 && i < k->n);
-    return differ == 0;
+    return memkit__word(sp + distance * WORD) ^ value;
+}
+
+/* AT_ONCE of them, then a look. */
+static inline bool is_here(const trail *k, uintptr_t sp)
+{
+    const uint16_t *at = k->distance, *end = at + k->n;
+    const uintptr_t *was = k->value;
+    __asm__("" : "+r"(at), "+r"(was)); /* else gcc finds both anew from the table, for each word */
+    for (; at < end; at += AT_ONCE, was += AT_ONCE)
+        if ((differs(sp, at[0], was[0]) | differs(sp, at[1], was[1]) | differs(sp, at[2], was[2]) |
+             differs(sp, at[3], was[3])) != 0)
+            return false;
+    return true;
 }
 
 static inline void *find(memkit__trails *t, const memkit__trail_asked *a, uintptr_t hi)
