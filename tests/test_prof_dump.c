@@ -432,6 +432,8 @@ static void values_that_mean_nothing_are_said_and_the_program_runs_on(void **sta
     }
     environment("MEMKIT_DUMP", dump_dir, "MEMKIT_PROF_MAX_BYTES", "much", NULL);
     expect_said("MEMKIT_PROF_MAX_BYTES=much: ", 0);
+    environment("MEMKIT_SAMPLE", "1", "MEMKIT_PROF_MAX_BYTES", "1000", NULL);
+    expect_said("MEMKIT_PROF_MAX_BYTES=1000: ", 0);
     environment("MEMKIT_DUMP", dump_dir, "MEMKIT_LABEL_THREADS", "yes", NULL);
     expect_said("MEMKIT_LABEL_THREADS=yes: ", 0);
     environment("MEMKIT_SAMPLE", "1", "MEMKIT_DUMP_SIGNAL", "USR2", NULL);

@@ -160,6 +160,13 @@ static bool sample(const char *dir)
         return false;
     if (memkit_prof_start(&o) == 0)
         return true;
+    const char *most = value_of(MAX_BYTES);
+    if (errno == ENOMEM && most != NULL) {
+        memkit__complain("memkit: " MAX_BYTES "=%.100s: too little to begin with (some 1 MiB; at "
+                         "rate 1, 7 MiB), or no memory; not profiling\n",
+                         most);
+        return false;
+    }
     memkit__complain("memkit: %s: %s; not profiling\n", value_of(SAMPLE) != NULL ? SAMPLE : DUMP,
                      errno == ENOTSUP  ? "malloc does not reach memkit: another one is in front"
                      : errno == ENOMEM ? "no memory for the profiler"
