@@ -39,7 +39,9 @@ typedef struct {
 
 /* Begins to sample; NULL: the defaults. After a stop it goes on with what was known: what was
  * allocated meanwhile is in no profile, and its free changes none. 0, or -1 and nothing is
- * changed: EBUSY (already started), EINVAL, ENOMEM, ENOTSUP (malloc does not reach the hook). */
+ * changed: EBUSY (already started), EINVAL, ENOMEM, ENOTSUP (malloc does not reach the hook). A
+ * fork's child samples on where its parent did. Started there anew it takes the loader's lock, as
+ * dlopen does: where another thread of the parent was in dlopen, a libc may leave that locked. */
 MEMKIT_API int memkit_prof_start(const memkit_prof_opts *opts);
 
 /* Ends sampling. Frees of blocks sampled before are still seen, so that inuse_* stays true. 0, or
