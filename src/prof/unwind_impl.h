@@ -45,6 +45,7 @@ bool memkit__readable(uintptr_t from, size_t bytes);
  * else hi is that of the last page that was asked for, and moves up with the walk. */
 typedef struct {
     uintptr_t hi;
+    uintptr_t lo; /* of a firm one: where it is known to reach down to */
     bool firm;
     bool main; /* the first thread's */
     struct memkit__thread *thread;

@@ -126,12 +126,14 @@ memkit__thread *memkit__thread_here(void)
 bool memkit__stack_of(memkit__stack *s, uintptr_t sp, memkit__thread *t)
 {
     uintptr_t end = main_end();
-    *s = (memkit__stack){.hi = end, .firm = true, .main = true, .thread = t};
+    *s = (memkit__stack){
+        .hi = end, .lo = end - MAIN_BYTES + 1, .firm = true, .main = true, .thread = t};
     if (sp < end && end - sp < MAIN_BYTES)
         return true;
     s->main = false;
     s->hi = memkit__thread_pointer();
-    if (t != NULL && t->low != 0 && sp >= t->low && sp < s->hi)
+    s->lo = t != NULL && t->low != 0 ? t->low : s->hi;
+    if (sp >= s->lo && sp < s->hi)
         return true;
     s->firm = false;
     s->hi = (sp & ~(PAGE - 1)) + PAGE;

@@ -53,6 +53,8 @@ struct memkit__trails {
     unsigned skip, skipped;  /* of what is not found, so many are not noted; were not since */
     unsigned next;           /* the way that is given up next */
     _Atomic uint64_t *rules; /* unwind_cache.c's */
+    uintptr_t pointer;       /* thread pointer that the next two were found under */
+    uintptr_t lo, hi;        /* the thread's own stack */
     uint32_t tags[1u << SET_BITS][WAYS];
     trail trails[1u << SET_BITS][WAYS];
 };
@@ -134,6 +136,24 @@ static inline void *find(memkit__trails *t, const memkit__trail_asked *a, uintpt
     return NULL;
 }
 
+static __attribute__((noinline)) bool learn_stack(memkit__trails *t, uintptr_t sp)
+{
+    memkit__stack stack;
+    if (!memkit__stack_of(&stack, sp, memkit__thread_here()) || !stack.firm)
+        return false;
+    t->pointer = memkit__thread_pointer();
+    t->lo = stack.lo;
+    t->hi = stack.hi;
+    return true;
+}
+
+static inline bool on_own_stack(memkit__trails *t, uintptr_t sp)
+{
+    if (__builtin_expect(t->pointer == memkit__thread_pointer() && sp >= t->lo && sp < t->hi, 1))
+        return true;
+    return learn_stack(t, sp);
+}
+
 /* Where the assembler below goes on: with the caller's registers. */
 void *memkit__trail_find_from(memkit__trails *t, memkit__trail_asked *asked, uintptr_t sp,
                               uintptr_t pc, uintptr_t bp)
@@ -142,17 +162,17 @@ void *memkit__trail_find_from(memkit__trails *t, memkit__trail_asked *asked, uin
 void *memkit__trail_find_from(memkit__trails *t, memkit__trail_asked *asked, uintptr_t sp,
                               uintptr_t pc, uintptr_t bp)
 {
-    memkit__stack stack;
     asked->sp = 0;
-    if (__builtin_expect(t->busy, 0) || !memkit__stack_of(&stack, sp, memkit__thread_here()) ||
-        !stack.firm)
-        return NULL;
-    *asked = (memkit__trail_asked){sp, pc, bp};
-    if (t->rules == NULL) /* nothing is noted yet */
+    if (__builtin_expect(t->busy, 0))
         return NULL;
     t->busy = true;
     atomic_signal_fence(memory_order_seq_cst);
-    void *what = find(t, asked, stack.hi);
+    void *what = NULL;
+    if (on_own_stack(t, sp)) {
+        *asked = (memkit__trail_asked){sp, pc, bp};
+        if (t->rules != NULL) /* something is noted */
+            what = find(t, asked, t->hi);
+    }
     atomic_signal_fence(memory_order_seq_cst);
     t->busy = false;
     return what;
