@@ -387,17 +387,17 @@ soak: lib $(EXAMPLES) $(B)/tests/test_service_hostile
 ## helgrind     the core's tests with threads under helgrind: any race or wrong order of locks fails
 ##              (not test_fork: in a child helgrind goes on with the threads that are no more)
 .PHONY: valgrind helgrind
-VALGRIND_TESTS := $(addprefix $(B)/tests/test_,buf takes arena arena_marks arena_model pool pool_model pool_threads metrics stats lru) \
+VALGRIND_TESTS := $(addprefix $(B)/tests/test_,buf arena arena_marks arena_model pool pool_model pool_threads metrics stats lru) \
     $(addprefix $(B)/tests/test_lru_,bounds evict held index memory model refs resize threads way) $(MATRIX) \
     $(addprefix $(B)/tests/test_prof_,pprof symtab)
 HELGRIND_TESTS := $(addprefix $(B)/tests/test_,pool takes pool_threads metrics lru_refs)
 VALGRIND := valgrind -q --error-exitcode=9 --suppressions=tests/valgrind.supp
 VALGRIND_ENV = $(TEST_ENV) MEMKIT_SLOW=1 MEMKIT_TEST_OPS=1500 TEST_TIMEOUT=600
 ifeq ($(MEMKIT_TRACK),valgrind)
-valgrind: $(VALGRIND_TESTS) $(B)/tests/test_fork $(CORE_SO)
+valgrind: $(VALGRIND_TESTS) $(B)/tests/test_fork $(B)/tests/test_takes $(CORE_SO)
 	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND) --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=all' \
 	    tests/run.sh $(VALGRIND_TESTS)
-	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND) --fair-sched=yes' tests/run.sh $(B)/tests/test_fork # children end with all they have
+	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND) --fair-sched=yes' tests/run.sh $(B)/tests/test_fork $(B)/tests/test_takes # children end with all they have
 helgrind: $(HELGRIND_TESTS) $(CORE_SO)
 	$(Q)$(VALGRIND_ENV) TEST_UNDER='$(VALGRIND) --tool=helgrind --history-level=approx' tests/run.sh $(HELGRIND_TESTS)
 else

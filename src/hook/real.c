@@ -279,6 +279,13 @@ bool memkit__real_known(void)
     return resolve();
 }
 
+/* Where malloc does not reach us nobody may have called yet; threads that do so together later, out
+ * of what is ours alone, would all resolve, and write the same. */
+__attribute__((constructor)) static void begin(void)
+{
+    (void)resolve();
+}
+
 bool memkit__beside_real_malloc(const void *fn)
 {
     void *real;
