@@ -133,7 +133,7 @@ static void a_program_linked_to_each_is_counted(void **state)
         assert_ran(r, 0);
         assert_ran(RUN(true, NULL, exe, "hooked", m->fails), 0); /* preloaded */
         r = RUN(false, NULL, "g++", "-pthread", "-o", exe, object, in_build("libmemkit-prof.a"),
-                "-Wl,--export-dynamic-symbol=memkit_prof_attach", "-Wl,--no-as-needed", lib,
+                "-Wl,--export-dynamic-symbol=memkit_prof_attach", "-Wl,--no-as-needed", lib, "-lz",
                 "-ldl"); /* the archive, before it */
         assert_ran(r, 0);
         assert_ran(RUN(false, NULL, exe, "hooked", m->fails), 0);
