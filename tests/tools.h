@@ -33,6 +33,14 @@ __attribute__((unused)) static void need_tool(const char *name)
         fail_msg("%s is not installed: make deps-tools", name);
 }
 
+/* Removes a scratch directory and all in it: cmocka's answer for a teardown. */
+__attribute__((unused)) static int remove_tool_dir(const char *dir)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    return system(command) == 0 ? 0 : -1;
+}
+
 /* Runs a shell command and keeps what it says, cut off at the end. Its exit status, or 256 + the
  * signal that ended it. */
 __attribute__((unused)) static int tool_says(const char *command, char *out, size_t cap)

@@ -280,10 +280,12 @@ bool memkit__real_known(void)
 }
 
 /* Where malloc does not reach us nobody may have called yet; threads that do so together later, out
- * of what is ours alone, would all resolve, and write the same. */
+ * of what is ours alone, would all resolve, and write the same. With libc itself in front there is
+ * nothing underneath, and nobody who calls. */
 __attribute__((constructor)) static void begin(void)
 {
-    (void)resolve();
+    if (dlsym(RTLD_NEXT, "malloc") != NULL)
+        (void)resolve();
 }
 
 bool memkit__beside_real_malloc(const void *fn)
