@@ -314,6 +314,18 @@ static int make_objects(void)
     return memkit_arena_alloc(a, 3000) != NULL && memkit_arena_alloc(a, 9000) != NULL ? 0 : 1;
 }
 
+/* As `make compare` does to count nothing in a program that links the hook. */
+static void with_libc_itself_in_front_it_stays_out_of_the_way(void **state)
+{
+    (void)state;
+    if (SANITIZED)
+        skip();
+    const result *r = RUN(false, NULL, "sh", "-c", "LD_PRELOAD=\"libc.so.6 $0\" true",
+                          in_build("libmemkit-prof.so.0"));
+    assert_ran(r, 0);
+    assert_string_equal(r->err, "");
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--objects") == 0)
@@ -321,6 +333,7 @@ int main(int argc, char **argv)
     if (!prepare())
         return 2;
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(with_libc_itself_in_front_it_stays_out_of_the_way),
         cmocka_unit_test(preloaded_it_counts_the_family_exactly),
         cmocka_unit_test(preloaded_it_counts_threads_exactly),
         cmocka_unit_test(a_non_pie_program_is_hooked),
